@@ -1,0 +1,3 @@
+//! The CRI seam and the embedded container runtime.
+
+pub mod cri;
