@@ -3,6 +3,11 @@
 //! Invariant: revisions are dense and ordered; a write that was acknowledged is durable; a watch sees every
 //! event once and in order. Deliberately absent: any knowledge of Kubernetes objects. Keys and values are bytes.
 
+pub mod embedded;
+pub mod memory;
+mod mvcc;
+mod watchers;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -64,7 +69,8 @@ pub enum Write {
     Delete { key: Bytes },
 }
 
-/// `if all compares hold, do all writes in one revision`.
+/// `if all compares hold, do all writes in one revision`. Writes are done in order. Deleting a key that does not
+/// exist changes nothing, and a transaction that changes nothing makes no revision.
 #[derive(Clone, Debug, Default)]
 pub struct Transaction {
     pub compares: Vec<Compare>,
@@ -128,7 +134,62 @@ impl std::fmt::Display for StoreError {
     }
 }
 
-impl std::error::Error for StoreError {}
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StoreError::Io(cause) => Some(cause),
+            _ => None,
+        }
+    }
+}
+
+impl KeyRange {
+    /// The one key.
+    pub fn key(key: impl Into<Bytes>) -> Self {
+        KeyRange { start: key.into(), end: None }
+    }
+
+    /// All keys that begin with `prefix`.
+    pub fn prefix(prefix: impl Into<Bytes>) -> Self {
+        let start = prefix.into();
+        let mut end = start.to_vec();
+        while end.last() == Some(&0xff) {
+            end.pop();
+        }
+        match end.last_mut() {
+            Some(last) => *last += 1,
+            // No key sorts after all keys with this prefix; keys are paths, so 0xff.. is beyond all of them.
+            None => end = vec![0xff; 16],
+        }
+        KeyRange { start, end: Some(end.into()) }
+    }
+
+    pub fn contains(&self, key: &[u8]) -> bool {
+        match &self.end {
+            None => self.start == key,
+            Some(end) => *self.start <= *key && *key < **end,
+        }
+    }
+
+    /// Whether some key with `prefix` may lie in the range.
+    pub(crate) fn overlaps_prefix(&self, prefix: &[u8]) -> bool {
+        match &self.end {
+            None => self.start.starts_with(prefix),
+            Some(end) => {
+                let other = KeyRange::prefix(Bytes::copy_from_slice(prefix));
+                let other_end = other.end.expect("a prefix range has an end");
+                self.start < other_end && *prefix < **end
+            }
+        }
+    }
+}
+
+impl RangeRequest {
+    /// The newest state of the whole range.
+    pub fn newest(range: KeyRange) -> Self {
+        RangeRequest { range, revision: 0, limit: 0, count_only: false }
+    }
+}
 
 /// etcd's model. Every implementation passes the one suite in `tests/`.
 #[async_trait]
@@ -142,6 +203,9 @@ pub trait Store: Send + Sync + 'static {
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
     /// The newest durable revision.
     async fn current_revision(&self) -> Result<Revision, StoreError>;
+    /// Sends every open watch a `Progress`, in order with its events: how a reader of a quiet range learns that
+    /// it has seen all there is.
+    async fn request_progress(&self) -> Result<(), StoreError>;
 }
 
 pub type SharedStore = Arc<dyn Store>;
