@@ -1,3 +1,4 @@
 //! The CRI seam and the embedded container runtime.
 
 pub mod cri;
+pub mod image;
