@@ -1,10 +1,46 @@
-//! What the API server knows about each kind: one file per kind, one line in [`REGISTRY`].
+//! What the API server knows about each kind: one file per kind, one line in [`registry::REGISTRY`].
 //!
 //! Invariant: routes, discovery, OpenAPI, storage, selectors and tables loop over the registry; nothing outside
 //! this directory names a kind, except admission plugins and subresources that exist for one kind only.
+//!
+//! A kind's file states only what sets it apart: `Kind { plural: "pods", ..NAMESPACED }`.
 
 use jiff::Timestamp;
 use serde_json::Value;
+
+mod cursor;
+mod lifecycle;
+mod metadata;
+mod printing;
+mod problems;
+pub mod registry;
+mod subresources;
+
+mod admissionregistration;
+mod apiextensions;
+mod apiregistration;
+mod apps;
+mod authentication;
+mod authorization;
+mod autoscaling;
+mod batch;
+mod certificates;
+mod coordination;
+mod core;
+mod discovery;
+mod events;
+mod flowcontrol;
+mod networking;
+mod node;
+mod policy;
+mod rbac;
+mod resource;
+mod scheduling;
+mod storage;
+
+pub use cursor::Cursor;
+pub use metadata::{validate_metadata, validate_metadata_update};
+pub use problems::{Problem, ProblemReason, Problems};
 
 /// A built-in kind. Functions get whole objects as JSON; the schema's decoder has already checked the types, so
 /// they may rely on the shape.
@@ -34,6 +70,7 @@ pub struct Kind {
     pub prepare_update: fn(new: &mut Value, old: &Value),
     /// On update of `status`: keeps everything else.
     pub prepare_status_update: fn(new: &mut Value, old: &Value),
+    /// Everything but `metadata`, which [`validate_metadata`] judges for every kind alike.
     pub validate: fn(&Value, &mut Problems),
     /// Runs after `validate`: what an update may not change.
     pub validate_update: fn(new: &Value, old: &Value, &mut Problems),
@@ -41,6 +78,8 @@ pub struct Kind {
     pub validate_status_update: fn(new: &Value, old: &Value, &mut Problems),
     /// `Warning` headers, e.g. deprecated fields.
     pub warnings: fn(new: &Value, old: Option<&Value>) -> Vec<String>,
+    /// Whether a PUT or an apply may create it (leases, endpoints, nodes, ...: as the original's strategies say).
+    pub create_on_update: bool,
     /// Fields besides `metadata.name` and `metadata.namespace` that field selectors may use.
     pub selectable_fields: &'static [&'static str],
     /// Value of one of `selectable_fields` (default: looked up by path; pods and events derive some).
@@ -65,10 +104,24 @@ pub struct Conversion {
 pub enum Verbs {
     /// create delete deletecollection get list patch update watch
     All,
+    /// All but deletecollection (namespaces).
+    WithoutDeleteCollection,
     /// Only `create` (reviews).
     Create,
     /// Only get and list (componentstatuses).
     Read,
+}
+
+impl Verbs {
+    /// As discovery lists them.
+    pub const fn names(self) -> &'static [&'static str] {
+        match self {
+            Verbs::All => &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+            Verbs::WithoutDeleteCollection => &["create", "delete", "get", "list", "patch", "update", "watch"],
+            Verbs::Create => &["create"],
+            Verbs::Read => &["get", "list"],
+        }
+    }
 }
 
 /// One subresource; its handler is chosen by name.
@@ -100,32 +153,53 @@ pub struct Column {
     pub description: &'static str,
 }
 
-/// Collects what is wrong with an object, in the original's words and order.
-#[derive(Default)]
-pub struct Problems {
-    pub list: Vec<Problem>,
-}
+/// What most namespaced kinds have in common; a kind overrides what sets it apart.
+pub const NAMESPACED: Kind = Kind {
+    group: "",
+    version: "v1",
+    kind: "",
+    plural: "",
+    singular: "",
+    short_names: &[],
+    categories: &[],
+    namespaced: true,
+    definition: "",
+    storage: "",
+    verbs: Verbs::All,
+    subresources: &[],
+    name_problems: api::names::dns1123_subdomain,
+    defaults: |_| {},
+    prepare_create: |_| {},
+    prepare_update: |_, _| {},
+    prepare_status_update: lifecycle::only_status,
+    validate: |_, _| {},
+    validate_update: |_, _, _| {},
+    validate_status_update: |_, _, _| {},
+    warnings: |_, _| Vec::new(),
+    create_on_update: false,
+    selectable_fields: &[],
+    field_value: field_by_path,
+    columns: printing::NAME_AND_AGE,
+    cells: printing::name_and_age,
+    conversion: None,
+    graceful_seconds: None,
+};
 
-/// A `StatusCause`: reason `FieldValue...`, the field's path, and the sentence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    pub reason: ProblemReason,
-    /// `spec.template.spec.containers[0].name`
-    pub field: String,
-    /// `Invalid value: "a_b": a lowercase RFC 1123 label must consist of ...`
-    pub detail: String,
-}
+/// The same without a namespace.
+pub const CLUSTER: Kind = Kind { namespaced: false, ..NAMESPACED };
 
-/// The `reason` of a `StatusCause`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProblemReason {
-    NotFound,
-    Required,
-    Duplicate,
-    Invalid,
-    NotSupported,
-    Forbidden,
-    TooLong,
-    TooMany,
-    TypeInvalid,
+/// Field selectors compare strings: what is missing is `""`, numbers and booleans as Go prints them.
+fn field_by_path(object: &Value, field: &str) -> String {
+    let mut at = object;
+    for step in field.split('.') {
+        match at.get(step) {
+            Some(inner) => at = inner,
+            None => return String::new(),
+        }
+    }
+    match at {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
 }

@@ -1,0 +1,17 @@
+//! Webhooks that change requests.
+
+use crate::kinds::lifecycle;
+use crate::kinds::{CLUSTER, Kind};
+
+pub static KIND: Kind = Kind {
+    group: "admissionregistration.k8s.io",
+    kind: "MutatingWebhookConfiguration",
+    plural: "mutatingwebhookconfigurations",
+    singular: "mutatingwebhookconfiguration",
+    categories: &["api-extensions"],
+    definition: "io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration",
+    storage: "mutatingwebhookconfigurations",
+    prepare_create: |object| lifecycle::set_generation(object, 1),
+    prepare_update: |new, old| lifecycle::count_generation(new, old, &["webhooks"]),
+    ..CLUSTER
+};

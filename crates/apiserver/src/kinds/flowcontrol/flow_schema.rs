@@ -1,0 +1,18 @@
+//! Which requests share a priority level.
+
+use crate::kinds::lifecycle;
+use crate::kinds::subresources::STATUS;
+use crate::kinds::{CLUSTER, Kind};
+
+pub static KIND: Kind = Kind {
+    group: "flowcontrol.apiserver.k8s.io",
+    kind: "FlowSchema",
+    plural: "flowschemas",
+    singular: "flowschema",
+    definition: "io.k8s.api.flowcontrol.v1.FlowSchema",
+    storage: "flowschemas",
+    subresources: &[STATUS],
+    prepare_create: lifecycle::first_generation,
+    prepare_update: lifecycle::keep_status_and_count,
+    ..CLUSTER
+};
