@@ -1,0 +1,7 @@
+//! What the tests with real containers need: images made from Debian packages, a registry on loopback that
+//! serves them, and a cluster to throw away.
+//!
+//! Deliberately absent: anything that the product ships.
+
+pub mod image;
+pub mod registry;
