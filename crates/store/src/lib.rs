@@ -69,8 +69,8 @@ pub enum Write {
     Delete { key: Bytes },
 }
 
-/// `if all compares hold, do all writes in one revision`. Writes are done in order. Deleting a key that does not
-/// exist changes nothing, and a transaction that changes nothing makes no revision.
+/// `if all compares hold, do all writes in one revision`. Of several writes to one key the last counts.
+/// Deleting a key that does not exist changes nothing, and a transaction that changes nothing makes no revision.
 #[derive(Clone, Debug, Default)]
 pub struct Transaction {
     pub compares: Vec<Compare>,
@@ -86,7 +86,7 @@ pub struct TransactionResponse {
     pub current: Vec<Option<KeyValue>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
     Put,
     Delete,
@@ -180,6 +180,14 @@ impl KeyRange {
                 let other_end = other.end.expect("a prefix range has an end");
                 self.start < other_end && *prefix < **end
             }
+        }
+    }
+}
+
+impl Write {
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Write::Put { key, .. } | Write::Delete { key } => key,
         }
     }
 }

@@ -30,6 +30,7 @@ pub(crate) struct Mvcc {
     pub compacted: Revision,
     pub window_start: Revision,
     current: BTreeMap<Bytes, Version>,
+    current_bytes: u64,
     history: VecDeque<Event>,
     history_bytes: usize,
 }
@@ -51,6 +52,7 @@ impl Mvcc {
             compacted: 0,
             window_start: revision,
             current: BTreeMap::new(),
+            current_bytes: 0,
             history: VecDeque::new(),
             history_bytes: 0,
         }
@@ -60,18 +62,25 @@ impl Mvcc {
         self.current.get(key).map(|version| version.key_value(key))
     }
 
+    /// Keys and values of the newest state.
+    pub(crate) fn current_bytes(&self) -> u64 {
+        self.current_bytes
+    }
+
     /// Makes planned events the present state. They carry on from the present revision.
     pub(crate) fn apply(&mut self, events: &[Event]) {
         for event in events {
             self.revision = event.kv.mod_revision;
             match event.kind {
                 EventKind::Put => {
+                    self.current_bytes += size(&event.kv);
                     self.current.insert(event.kv.key.clone(), Version::of(&event.kv));
                 }
                 EventKind::Delete => {
                     self.current.remove(&event.kv.key);
                 }
             }
+            self.current_bytes -= event.previous.as_ref().map_or(0, size);
             self.history_bytes += weight(event);
             self.history.push_back(event.clone());
         }
@@ -175,7 +184,7 @@ impl Plan {
         }
         let before = self.events.len();
         let revision = self.revision + 1;
-        for write in transaction.writes {
+        for write in last_of_each_key(transaction.writes) {
             self.write(state, write, revision);
         }
         if self.events.len() > before {
@@ -208,6 +217,17 @@ impl Plan {
             }
         }
     }
+}
+
+/// One revision holds one version of a key, so only the last write to it counts.
+fn last_of_each_key(mut writes: Vec<Write>) -> Vec<Write> {
+    if writes.len() > 1 {
+        writes.sort_by(|a, b| a.key().cmp(b.key())); // Stable: equal keys stay in order.
+        writes.reverse();
+        writes.dedup_by(|a, b| a.key() == b.key());
+        writes.reverse();
+    }
+    writes
 }
 
 pub(crate) fn deletion(key: Bytes, revision: Revision, previous: Option<KeyValue>) -> Event {
@@ -255,6 +275,10 @@ impl Version {
             version: self.version,
         }
     }
+}
+
+fn size(kv: &KeyValue) -> u64 {
+    (kv.key.len() + kv.value.len()) as u64
 }
 
 fn bounds(range: &KeyRange) -> (Bound<&[u8]>, Bound<&[u8]>) {

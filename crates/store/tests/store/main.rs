@@ -1,0 +1,5 @@
+//! The one suite that every store passes, and the kill test of the one with a disk.
+
+mod crash;
+mod properties;
+mod rules;
