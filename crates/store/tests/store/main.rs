@@ -3,3 +3,4 @@
 mod crash;
 mod properties;
 mod rules;
+mod speed;
