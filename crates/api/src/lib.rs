@@ -1,1 +1,5 @@
-//! api
+//! The object model of Kubernetes v1.35: schema, codecs, patches, apply, selectors, quantities.
+//!
+//! Invariant: everything here is a function of its arguments; no I/O, and no time but what `clock` hands out.
+
+pub mod schema;
