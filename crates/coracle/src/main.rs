@@ -1,3 +1,22 @@
-//! The `coracle` binary.
+//! The `coracle` binary: the command line, the configuration, and the wiring of the rooms.
+//!
+//! Invariant: no logic of Kubernetes lives here. Deliberately absent: anything that a component could know itself.
 
-fn main() {}
+mod commands;
+mod config;
+mod instance;
+mod kubeconfig;
+mod local;
+mod node;
+mod server;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    // Before any thread exists: the shim forks and must stay single-threaded.
+    if arguments.get(1).is_some_and(|it| it == runtime::shim::SUBCOMMAND) {
+        runtime::shim::main(&arguments[2..]);
+    }
+    commands::run(&arguments)
+}

@@ -1,0 +1,122 @@
+//! The command line: one file per command, each with its help, its flags and its `run`.
+
+mod down;
+mod image;
+mod process;
+mod progress;
+mod server;
+mod status;
+mod up;
+
+use std::ffi::OsStr;
+use std::future::Future;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgMatches, Command};
+
+use crate::config::DEFAULT_DATA_DIR;
+use crate::instance::Instance;
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (Kubernetes v1.35)");
+
+/// Commands of the contract that have no code yet: they say so, and fail.
+const NOT_YET: &[(&str, &str)] = &[
+    ("agent", "Join this machine to a cluster as a node"),
+    ("token", "Create, list and delete bootstrap tokens"),
+    ("snapshot", "Save, restore and list snapshots of the store"),
+    ("certs", "Show and renew certificates"),
+    ("apiserver", "The API server alone"),
+    ("controller-manager", "The controllers alone"),
+    ("scheduler", "The scheduler alone"),
+    ("kubelet", "The kubelet alone"),
+    ("proxy", "The service proxy alone"),
+    ("sim", "A simulated cluster behind a real API endpoint"),
+];
+
+pub fn run(arguments: &[String]) -> ExitCode {
+    let called_as = arguments.first().and_then(|it| Path::new(it).file_name()).and_then(OsStr::to_str);
+    if called_as == Some("kubectl") {
+        return kubectl(&arguments[1..]);
+    }
+    if arguments.get(1).is_some_and(|it| it == "kubectl") {
+        return kubectl(&arguments[2..]);
+    }
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(cause) => {
+            // Help and version come this way too; a closed pipe is no reason to complain.
+            let _ = cause.print();
+            return ExitCode::from(u8::try_from(cause.exit_code()).unwrap_or(1));
+        }
+    };
+    let done = match matches.subcommand() {
+        Some(("up", matches)) => up::run(matches, arguments),
+        Some(("down", matches)) => down::run(matches),
+        Some(("status", matches)) => status::run(matches),
+        Some(("server", matches)) => server::run(matches),
+        Some(("image", matches)) => image::run(matches),
+        Some((name, _)) => Err(format!("coracle {name} is not supported yet")),
+        None => Err("no command given; see coracle --help".into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            fail(&problem);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command() -> Command {
+    let command = Command::new("coracle")
+        .about("Kubernetes as one program")
+        .version(VERSION)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(up::command())
+        .subcommand(down::command())
+        .subcommand(status::command())
+        .subcommand(server::command())
+        .subcommand(image::command())
+        .subcommand(Command::new("kubectl").about("The Kubernetes command-line client").disable_help_flag(true));
+    NOT_YET.iter().fold(command, |command, (name, about)| {
+        let rest = Arg::new("rest").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true).hide(true);
+        command.subcommand(Command::new(*name).about(format!("{about} (not supported yet)")).arg(rest))
+    })
+}
+
+fn kubectl(_arguments: &[String]) -> ExitCode {
+    fail("the built-in kubectl is not supported yet; use an installed kubectl with the context \"coracle\"");
+    ExitCode::FAILURE
+}
+
+/// `--data-dir` alone, for commands that only need to find an installation.
+fn data_dir_argument() -> Arg {
+    Arg::new("data-dir").long("data-dir").value_name("DIR").default_value(DEFAULT_DATA_DIR).help("Where everything is kept")
+}
+
+fn instance(matches: &ArgMatches) -> Result<Instance, String> {
+    let given = matches.get_one::<String>("data-dir").map_or(DEFAULT_DATA_DIR, String::as_str);
+    let path = std::path::absolute(given).map_err(|cause| format!("--data-dir {given:?}: {cause}"))?;
+    Ok(Instance::of(&path))
+}
+
+/// A line for the user. A closed pipe ends nothing: what was asked for is still done.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn fail(problem: &str) {
+    let _ = writeln!(std::io::stderr(), "error: {problem}");
+}
+
+/// For short-lived commands: one thread.
+fn block_on<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| format!("cannot start: {cause}"))?
+        .block_on(work)
+}
