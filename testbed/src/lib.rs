@@ -3,5 +3,6 @@
 //!
 //! Deliberately absent: anything that the product ships.
 
+pub mod cluster;
 pub mod image;
 pub mod registry;

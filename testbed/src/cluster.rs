@@ -1,0 +1,324 @@
+//! A cluster to throw away: the real binary with its own data dir, ports and addresses, and the real kubectl.
+//!
+//! Invariant: whatever a test does, dropping the cluster takes it down with everything that it put into the kernel.
+//! One at a time on a machine: a lock file sees to that.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::registry::Registry;
+
+/// Far from what `coracle up` takes by default, so that both fit on one machine.
+pub const API_PORT: u16 = 16443;
+const KUBELET_PORT: u16 = 20250;
+pub const NODE: &str = "testbed";
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+pub struct Cluster {
+    pub data_dir: PathBuf,
+    pub registry: SocketAddr,
+    server: Option<Child>,
+    _registry: RegistryThread,
+    _scratch: Scratch,
+    _lock: File,
+}
+
+/// The repository's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// The binary under test: `$CORACLE`, else the debug build.
+pub fn coracle() -> PathBuf {
+    std::env::var_os("CORACLE").map_or_else(|| target().join("debug/coracle"), PathBuf::from)
+}
+
+/// Why tests with real containers cannot run here, if they cannot.
+pub fn missing() -> Option<String> {
+    let root = fs::metadata("/proc/self").ok().is_some_and(|it| std::os::unix::fs::MetadataExt::uid(&it) == 0);
+    if !root {
+        return Some("needs root".into());
+    }
+    if !coracle().exists() {
+        return Some(format!("{} is not built", coracle().display()));
+    }
+    (!target().join("testbed/complete").exists()).then(|| "the test images are not made (testbed images)".into())
+}
+
+/// Every upstream kubectl on this machine, newest last. The plain one of the path is always among them.
+pub fn kubectls() -> Vec<PathBuf> {
+    let Some(plain) = find_in_path("kubectl") else { return Vec::new() };
+    let real = fs::canonicalize(&plain).unwrap_or(plain);
+    let mut found: Vec<PathBuf> = real
+        .parent()
+        .and_then(|directory| fs::read_dir(directory).ok())
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kubectl.")))
+        .collect();
+    found.sort();
+    if found.is_empty() { vec![real] } else { found }
+}
+
+fn find_in_path(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|directory| directory.join(name)).find(|path| path.exists())
+}
+
+impl Cluster {
+    /// Starts a registry and a one-node cluster that pulls from it; returns when the node is Ready.
+    pub fn start() -> io::Result<Cluster> {
+        let lock = File::create(target().join("testbed/lock"))?;
+        lock.lock()?;
+        let registry = RegistryThread::start(target().join("testbed"))?;
+        let scratch = Scratch::new()?;
+        let data_dir = scratch.path.join("data");
+        let registries = format!("mirrors:\n  docker.io:\n    endpoint: [\"http://{}\"]\n", registry.address);
+        fs::write(scratch.path.join("registries.yaml"), registries)?;
+        let mut cluster = Cluster {
+            data_dir,
+            registry: registry.address,
+            server: None,
+            _registry: registry,
+            _scratch: scratch,
+            _lock: lock,
+        };
+        cluster.start_server()?;
+        Ok(cluster)
+    }
+
+    /// Starts the server and waits until the node is Ready.
+    pub fn start_server(&mut self) -> io::Result<()> {
+        let log = File::options().create(true).append(true).open(self.log_file())?;
+        let child = Command::new(coracle())
+            .arg("server")
+            .arg("--data-dir")
+            .arg(&self.data_dir)
+            .args(["--node-name", NODE])
+            .args(["--https-listen-port", &API_PORT.to_string(), "--kubelet-port", &KUBELET_PORT.to_string()])
+            .args(["--cluster-cidr", "10.142.0.0/16", "--service-cidr", "10.143.0.0/16", "--cluster-dns", "10.143.0.10"])
+            .arg("--private-registry")
+            .arg(self.data_dir.with_file_name("registries.yaml"))
+            .args(["-v", "4"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        self.server = Some(child);
+        let end = Instant::now() + READY_WITHIN;
+        loop {
+            let ready = self.kubectl_output(&["get", "node", NODE, "-o", READY_JSONPATH]);
+            if ready.is_ok_and(|output| output.status.success() && output.stdout == b"True") {
+                return Ok(());
+            }
+            if let Some(status) = self.server.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
+                return Err(io::Error::other(format!("the server ended: {status}\n{}", self.log())));
+            }
+            if Instant::now() > end {
+                return Err(io::Error::other(format!("the node did not become Ready\n{}", self.log())));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Kills the server as a power cut would; its containers go on.
+    pub fn kill_server(&mut self) -> io::Result<()> {
+        if let Some(mut child) = self.server.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    pub fn server_pid(&self) -> Option<u32> {
+        self.server.as_ref().map(Child::id)
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data_dir.join("server/admin.kubeconfig")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.data_dir.with_file_name("coracle.log")
+    }
+
+    /// The end of the server's log.
+    pub fn log(&self) -> String {
+        let text = fs::read_to_string(self.log_file()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+
+    /// A kubectl command with the cluster's kubeconfig.
+    pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let kubectl = kubectls().pop().unwrap_or_else(|| "kubectl".into());
+        self.kubectl_command_of(&kubectl, arguments)
+    }
+
+    pub fn kubectl_command_of(&self, kubectl: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(kubectl);
+        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", &self._scratch.path).args(arguments);
+        command
+    }
+
+    pub fn kubectl_output(&self, arguments: &[&str]) -> io::Result<Output> {
+        self.kubectl_command(arguments).stdin(Stdio::null()).output()
+    }
+
+    /// Standard output of a kubectl command that must succeed. The words are split at blanks.
+    #[track_caller]
+    pub fn kubectl(&self, line: &str) -> String {
+        self.kubectl_words(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    #[track_caller]
+    pub fn kubectl_words(&self, arguments: &[&str]) -> String {
+        let output = self.kubectl_output(arguments).expect("kubectl runs");
+        assert!(
+            output.status.success(),
+            "kubectl {arguments:?}: {}\n{}{}\n--- server log\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+            self.log(),
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Standard error of a kubectl command that must fail.
+    #[track_caller]
+    pub fn kubectl_fails(&self, line: &str) -> String {
+        let output = self.kubectl_output(&line.split_whitespace().collect::<Vec<_>>()).expect("kubectl runs");
+        assert!(!output.status.success(), "kubectl {line} must fail, said: {}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Applies a manifest given as text.
+    #[track_caller]
+    pub fn apply(&self, manifest: &str) -> String {
+        let path = self._scratch.path.join("manifest.yaml");
+        fs::write(&path, manifest).expect("writes the manifest");
+        self.kubectl_words(&["apply", "-f", &path.to_string_lossy()])
+    }
+
+    /// Repeats a kubectl command until its output satisfies `wanted`.
+    #[track_caller]
+    pub fn eventually(&self, line: &str, within: Duration, wanted: impl Fn(&str) -> bool) -> String {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let end = Instant::now() + within;
+        loop {
+            let output = self.kubectl_output(&words).expect("kubectl runs");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            if output.status.success() && wanted(&text) {
+                return text;
+            }
+            assert!(
+                Instant::now() < end,
+                "kubectl {line}: not as wanted within {within:?}: {text}{}\n--- server log\n{}",
+                String::from_utf8_lossy(&output.stderr),
+                self.log(),
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// `coracle down --purge`, as a user would.
+    pub fn down(&mut self) -> io::Result<Output> {
+        let output = Command::new(coracle())
+            .args(["down", "--purge", "--data-dir"])
+            .arg(&self.data_dir)
+            .env("HOME", &self._scratch.path)
+            .env_remove("KUBECONFIG")
+            .output()?;
+        if let Some(mut child) = self.server.take() {
+            child.wait()?;
+        }
+        Ok(output)
+    }
+}
+
+const READY_JSONPATH: &str = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::env::var_os("CORACLE_TEST_KEEP").is_some() {
+            eprintln!("kept: {}", self.data_dir.display());
+            std::mem::forget(std::mem::replace(&mut self._scratch, Scratch { path: PathBuf::new() }));
+            return;
+        }
+        match self.down() {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => eprintln!("coracle down: {}", String::from_utf8_lossy(&output.stderr)),
+            Err(cause) => eprintln!("coracle down: {cause}"),
+        }
+    }
+}
+
+/// The registry in a thread with its own event loop, so that tests stay synchronous.
+struct RegistryThread {
+    address: SocketAddr,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl RegistryThread {
+    fn start(images: PathBuf) -> io::Result<RegistryThread> {
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (told, address) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+            runtime.block_on(async {
+                let started = Registry::start(&images, SocketAddr::from(([127, 0, 0, 1], 0))).await;
+                let (result, registry) = match started {
+                    Ok(registry) => (Ok(registry.address), Some(registry)),
+                    Err(cause) => (Err(cause), None),
+                };
+                // The receiver waits below; it cannot be gone.
+                let _ = told.send(result);
+                let _ = stopped.await;
+                drop(registry);
+            });
+        });
+        let address = address.recv().map_err(io::Error::other)??;
+        Ok(RegistryThread { address, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for RegistryThread {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic in the registry has been printed already.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    fn new() -> io::Result<Scratch> {
+        let path = std::env::temp_dir().join(format!("coracle-test-{}", std::process::id()));
+        fs::create_dir_all(&path)?;
+        Ok(Scratch { path })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !self.path.as_os_str().is_empty() {
+            // What is left is of no use and /tmp is cleared anyway.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
