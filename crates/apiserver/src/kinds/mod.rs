@@ -8,13 +8,19 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+mod checks;
 mod cursor;
+mod edit;
 mod lifecycle;
 mod metadata;
+pub mod pod_spec;
 mod printing;
 mod problems;
 pub mod registry;
+pub mod resources;
 mod subresources;
+#[cfg(test)]
+mod testing;
 
 mod admissionregistration;
 mod apiextensions;
@@ -78,6 +84,8 @@ pub struct Kind {
     pub validate_status_update: fn(new: &Value, old: &Value, &mut Problems),
     /// `Warning` headers, e.g. deprecated fields.
     pub warnings: fn(new: &Value, old: Option<&Value>) -> Vec<String>,
+    /// A `Warning` header of every answer, reads too; empty: none.
+    pub deprecation: &'static str,
     /// Whether a PUT or an apply may create it (leases, endpoints, nodes, ...: as the original's strategies say).
     pub create_on_update: bool,
     /// Fields besides `metadata.name` and `metadata.namespace` that field selectors may use.
@@ -150,7 +158,17 @@ pub struct Column {
     pub format: &'static str,
     /// 0 is always shown; 1 only with `-o wide`.
     pub priority: i32,
-    pub description: &'static str,
+    /// The description, or `definition#field` for the schema's own description of a field.
+    pub about: &'static str,
+}
+
+impl Column {
+    pub fn description(&self) -> &'static str {
+        let Some((definition, field)) = self.about.split_once('#') else { return self.about };
+        api::schema::definition(definition)
+            .and_then(|definition| definition.fields.iter().find(|own| own.name == field))
+            .map_or("", |field| field.description)
+    }
 }
 
 /// What most namespaced kinds have in common; a kind overrides what sets it apart.
@@ -176,6 +194,7 @@ pub const NAMESPACED: Kind = Kind {
     validate_update: |_, _, _| {},
     validate_status_update: |_, _, _| {},
     warnings: |_, _| Vec::new(),
+    deprecation: "",
     create_on_update: false,
     selectable_fields: &[],
     field_value: field_by_path,

@@ -6,34 +6,48 @@ use serde_json::{Value, json};
 use super::Column;
 use super::cursor::walk;
 
-const NAME_DESCRIPTION: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
-const AGE_DESCRIPTION: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+/// What `about` looks like for fields of the metadata.
+macro_rules! metadata {
+    ($field:literal) => {
+        concat!("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta#", $field)
+    };
+}
 
-pub const NAME: Column =
-    Column { name: "Name", kind: "string", format: "name", priority: 0, description: NAME_DESCRIPTION };
-pub const AGE: Column = text("Age", AGE_DESCRIPTION);
+pub const NAME: Column = Column { name: "Name", kind: "string", format: "name", priority: 0, about: metadata!("name") };
+pub const AGE: Column = text("Age", metadata!("creationTimestamp"));
+const CREATED_AT: Column =
+    Column { name: "Created At", kind: "date", format: "", priority: 0, about: metadata!("creationTimestamp") };
+
+pub const CONTAINERS: Column = wide("Containers", "Names of each container in the template.");
+pub const IMAGES: Column = wide("Images", "Images referenced by each container in the template.");
 
 pub const NAME_AND_AGE: &[Column] = &[NAME, AGE];
+/// What kinds without columns of their own show.
+pub const NAME_AND_CREATION: &[Column] = &[NAME, CREATED_AT];
 
-pub const fn text(name: &'static str, description: &'static str) -> Column {
-    Column { name, kind: "string", format: "", priority: 0, description }
+pub const fn text(name: &'static str, about: &'static str) -> Column {
+    Column { name, kind: "string", format: "", priority: 0, about }
 }
 
-pub const fn integer(name: &'static str, description: &'static str) -> Column {
-    Column { name, kind: "integer", format: "", priority: 0, description }
+pub const fn integer(name: &'static str, about: &'static str) -> Column {
+    Column { name, kind: "integer", format: "", priority: 0, about }
 }
 
-pub const fn boolean(name: &'static str, description: &'static str) -> Column {
-    Column { name, kind: "boolean", format: "", priority: 0, description }
+pub const fn boolean(name: &'static str, about: &'static str) -> Column {
+    Column { name, kind: "boolean", format: "", priority: 0, about }
 }
 
 /// Shown with `-o wide` only.
-pub const fn wide(name: &'static str, description: &'static str) -> Column {
-    Column { name, kind: "string", format: "", priority: 1, description }
+pub const fn wide(name: &'static str, about: &'static str) -> Column {
+    Column { name, kind: "string", format: "", priority: 1, about }
 }
 
 pub fn name_and_age(object: &Value, now: Timestamp) -> Vec<Value> {
     vec![name(object), age(object, now)]
+}
+
+pub fn name_and_creation(object: &Value, _now: Timestamp) -> Vec<Value> {
+    vec![name(object), walk(object, "metadata.creationTimestamp").clone()]
 }
 
 pub fn name(object: &Value) -> Value {
@@ -100,6 +114,43 @@ pub fn selector(value: &Value) -> String {
         }
         Err(_) => "<error>".to_owned(),
     }
+}
+
+/// Names and images of a pod spec's containers.
+pub fn containers(spec: &Value) -> [Value; 2] {
+    let list = walk(spec, "containers").as_array().map_or(&[][..], Vec::as_slice);
+    ["name", "image"].map(|field| {
+        let all: Vec<&str> = list.iter().map(|container| walk(container, field).as_str().unwrap_or("")).collect();
+        all.join(",").into()
+    })
+}
+
+/// `a,b,c + 2 more...`
+pub fn at_most(list: &[String], max: usize) -> String {
+    let shown = list[..list.len().min(max)].join(",");
+    if list.len() > max { format!("{shown} + {} more...", list.len() - max) } else { shown }
+}
+
+/// Texts of a list, joined.
+pub fn joined(list: &Value, separator: &str) -> String {
+    let texts: Vec<&str> = list.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    texts.join(separator)
+}
+
+/// The text at a path, or `otherwise` when missing or empty.
+pub fn text_or(object: &Value, path: &str, otherwise: &str) -> Value {
+    match walk(object, path).as_str() {
+        Some(text) if !text.is_empty() => text.into(),
+        _ => otherwise.into(),
+    }
+}
+
+/// The condition of that type.
+pub fn condition<'v>(object: &'v Value, kind: &str) -> Option<&'v Value> {
+    walk(object, "status.conditions")
+        .as_array()?
+        .iter()
+        .find(|condition| condition.get("type").and_then(Value::as_str) == Some(kind))
 }
 
 /// The text at a path, `""` when missing.

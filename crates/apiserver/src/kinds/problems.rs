@@ -107,6 +107,13 @@ impl Problems {
         }
     }
 
+    /// The same about another text than the cursor's, such as the key of a map.
+    pub fn invalid_each_str(&mut self, at: &Cursor, value: &str, sentences: Vec<String>) {
+        for sentence in sentences {
+            self.invalid_str(at, value, &sentence);
+        }
+    }
+
     pub fn duplicate(&mut self, at: &Cursor) {
         self.add(ProblemReason::Duplicate, at, Some(&printed(at.value)), "");
     }

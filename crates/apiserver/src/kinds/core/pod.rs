@@ -1,8 +1,16 @@
 //! Containers that share a network and volumes.
+//!
+//! The rules of its spec stand in `pod_spec`; what an update may change, in `pod_update`; its row, in `pod_row`.
 
-use crate::kinds::lifecycle;
+use serde_json::{Value, json};
+
+use super::{pod_row, pod_update};
+use crate::kinds::cursor::walk;
+use crate::kinds::edit::{object as object_at, text};
+use crate::kinds::pod_spec::{self, defaults};
+use crate::kinds::resources::qos_class;
 use crate::kinds::subresources::{STATUS, connect, create, proxy, same};
-use crate::kinds::{Kind, NAMESPACED, Subresource};
+use crate::kinds::{Cursor, Kind, NAMESPACED, Problems, Subresource, lifecycle};
 
 pub static KIND: Kind = Kind {
     kind: "Pod",
@@ -24,7 +32,122 @@ pub static KIND: Kind = Kind {
         same("resize"),
         STATUS,
     ],
-    prepare_create: lifecycle::first_generation,
-    prepare_update: lifecycle::keep_status_and_count,
+    defaults: default_pod,
+    prepare_create,
+    prepare_update: |new, old| {
+        lifecycle::keep_status(new, old);
+        lifecycle::count_generation(new, old, &["spec"]);
+    },
+    prepare_status_update: |new, old| {
+        lifecycle::only_status(new, old);
+        lifecycle::keep_metadata(new, old, "ownerReferences");
+        let class = walk(old, "status.qosClass");
+        if let Some(status) = object_at(new, "status")
+            && text(status, "qosClass").is_empty()
+            && !class.is_null()
+        {
+            status.insert("qosClass".into(), class.clone());
+        }
+    },
+    validate: |pod, problems| {
+        let root = Cursor::root(pod);
+        let annotations = root.at("metadata.annotations");
+        pod_spec::validate_annotations(&annotations, problems);
+        pod_spec::validate(&root.at("spec"), pod_spec::Of::Pod, problems);
+    },
+    validate_update: pod_update::validate_update,
+    validate_status_update: pod_update::validate_status_update,
+    warnings: |new, old| if old.is_none() { pod_spec::warnings(walk(new, "spec"), "spec") } else { Vec::new() },
+    selectable_fields: &[
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "spec.hostNetwork",
+        "status.phase",
+        "status.podIP",
+        "status.podIPs",
+        "status.nominatedNodeName",
+    ],
+    field_value,
+    columns: pod_row::COLUMNS,
+    cells: pod_row::cells,
+    graceful_seconds: Some(graceful_seconds),
     ..NAMESPACED
 };
+
+fn default_pod(pod: &mut Value) {
+    if let Some(spec) = object_at(pod, "spec") {
+        defaults::default_pod_spec(spec);
+        defaults::default_pod_only(spec);
+    }
+}
+
+fn prepare_create(pod: &mut Value) {
+    lifecycle::set_generation(pod, 1);
+    let mut status = json!({"phase": "Pending"});
+    if let Some(spec) = pod.get("spec").and_then(Value::as_object) {
+        status["qosClass"] = qos_class(spec).into();
+        if spec.get("schedulingGates").and_then(Value::as_array).is_some_and(|gates| !gates.is_empty()) {
+            status["conditions"] = json!([{
+                "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+            }]);
+        }
+    }
+    pod["status"] = status;
+}
+
+/// Deletes wait as the pod asks, but not for pods that no node has taken or that have ended.
+fn graceful_seconds(pod: &Value) -> i64 {
+    let phase = walk(pod, "status.phase").as_str().unwrap_or("");
+    let unassigned = walk(pod, "spec.nodeName").as_str().unwrap_or("").is_empty();
+    if unassigned || matches!(phase, "Succeeded" | "Failed") {
+        return 0;
+    }
+    walk(pod, "spec.terminationGracePeriodSeconds").as_i64().unwrap_or(30)
+}
+
+fn field_value(pod: &Value, field: &str) -> String {
+    match field {
+        "spec.hostNetwork" => walk(pod, field).as_bool().unwrap_or(false).to_string(),
+        "status.podIP" => walk(pod, "status.podIPs")
+            .get(0)
+            .map_or(walk(pod, "status.podIP"), |first| walk(first, "ip"))
+            .as_str()
+            .unwrap_or("")
+            .to_owned(),
+        "status.podIPs" => {
+            let all = walk(pod, "status.podIPs").as_array().into_iter().flatten();
+            all.filter_map(|entry| walk(entry, "ip").as_str()).collect::<Vec<_>>().join(",")
+        }
+        _ => walk(pod, field).as_str().unwrap_or("").to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_pod_is_pending() {
+        let mut pod = json!({"metadata": {}, "spec": {"containers": [{}]}, "status": {"phase": "Running"}});
+        prepare_create(&mut pod);
+        assert_eq!(pod["metadata"]["generation"], 1);
+        assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": "BestEffort"}));
+    }
+
+    #[test]
+    fn deletes_wait_only_for_what_runs() {
+        #[track_caller]
+        fn check(node: &str, phase: &str, expected: i64) {
+            let pod =
+                json!({"spec": {"nodeName": node, "terminationGracePeriodSeconds": 5}, "status": {"phase": phase}});
+            assert_eq!(graceful_seconds(&pod), expected);
+        }
+        check("n", "Running", 5);
+        check("n", "Pending", 5);
+        check("", "Pending", 0);
+        check("n", "Failed", 0);
+    }
+}
