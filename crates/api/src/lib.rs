@@ -2,4 +2,9 @@
 //!
 //! Invariant: everything here is a function of its arguments; no I/O, and no time but what `clock` hands out.
 
+pub mod clock;
+pub mod hash;
+pub mod names;
+pub mod quantity;
 pub mod schema;
+pub mod selector;
