@@ -49,6 +49,7 @@ pub enum Compare {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meta {
     Mark,
+    Priority,
     InputInterface,
     OutputInterface,
     InputInterfaceName,
@@ -309,6 +310,7 @@ impl Expression {
 impl Meta {
     fn number(self) -> u32 {
         match self {
+            Meta::Priority => 2,
             Meta::Mark => 3,
             Meta::InputInterface => 4,
             Meta::OutputInterface => 5,

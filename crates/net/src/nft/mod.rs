@@ -4,7 +4,9 @@
 //! before or after it, never between.
 //!
 //! Deliberately absent: the language of the `nft` command. What is written here can be read with `nft list ruleset`:
-//! sets carry the type numbers by which that command prints their elements.
+//! sets carry the type numbers by which that command prints their elements. Mind that `nft` (and firewalld, which
+//! embeds it) aborts on a rule in which what one map yields is the key of another or is stored in a set; such values
+//! travel through a field of the packet, from one rule to the next.
 
 mod element;
 mod expression;

@@ -242,6 +242,7 @@ impl Transaction {
                 }
                 SetData::Verdict => body.be32(numbers::NFTA_SET_DATA_TYPE, NFT_DATA_VERDICT),
             }
+            body.bytes(numbers::NFTA_SET_USERDATA, &byte_order_bytes(set));
             if set.dynamic.is_some() || (set.interval && set.key.len() > 1) {
                 body.nest(numbers::NFTA_SET_DESC, |description| write_set_description(description, set));
             }
@@ -361,6 +362,18 @@ fn write_set_description(description: &mut Writer<'_>, set: &Set) {
     }
 }
 
+/// nft's own notes on a set: whether keys and data are numbers in the host's byte order, for printing.
+fn byte_order_bytes(set: &Set) -> Vec<u8> {
+    let order = |fields: &[Field]| if fields == [Field::Number] { HOST_ENDIAN } else { BIG_ENDIAN };
+    let mut bytes = vec![NFTNL_UDATA_SET_KEYBYTEORDER, 4];
+    bytes.extend_from_slice(&order(&set.key).to_ne_bytes());
+    if let SetData::Fields(fields) = &set.data {
+        bytes.extend_from_slice(&[NFTNL_UDATA_SET_DATABYTEORDER, 4]);
+        bytes.extend_from_slice(&order(fields).to_ne_bytes());
+    }
+    bytes
+}
+
 /// nft's own encoding of a rule's comment.
 pub(super) fn comment_bytes(comment: &str) -> Vec<u8> {
     const COMMENT_BYTES_MAX: usize = 127;
@@ -372,6 +385,10 @@ pub(super) fn comment_bytes(comment: &str) -> Vec<u8> {
 }
 
 pub(super) const NFTNL_UDATA_RULE_COMMENT: u8 = 0;
+const NFTNL_UDATA_SET_KEYBYTEORDER: u8 = 0;
+const NFTNL_UDATA_SET_DATABYTEORDER: u8 = 1;
+const HOST_ENDIAN: u32 = 1;
+const BIG_ENDIAN: u32 = 2;
 const NFT_DATA_VERDICT: u32 = 0xffff_ff00;
 const NFT_SET_CONCAT: u32 = 0x80;
 const NFTA_SET_DESC_CONCAT: u16 = 2;

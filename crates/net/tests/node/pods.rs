@@ -1,0 +1,192 @@
+//! Pods on a bridge: reach, addresses, masquerade, host ports, leftovers.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use net::NetError;
+use net::host_ports::HostPort;
+use net::pod_network::{BridgeConfig, BridgeNetwork};
+use net::route::RouteSocket;
+
+use crate::machine::{Pod, fetch, neighbour, on_machine, ping};
+
+fn config(state: &Path) -> BridgeConfig {
+    BridgeConfig {
+        name: "coracle0".into(),
+        pod_cidr: "10.42.0.0/24".parse().unwrap(),
+        cluster_cidr: "10.42.0.0/16".parse().unwrap(),
+        service_cidr: Some("10.43.0.0/16".parse().unwrap()),
+        mtu: None,
+        encapsulation_bytes: 0,
+        state_dir: state.to_path_buf(),
+        masquerade: true,
+        instance: "coracle".into(),
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+fn attach(network: &BridgeNetwork, name: &str) -> (Pod, IpAddr) {
+    let pod = Pod::new();
+    let addresses = block_on(network.attach(pod.path(), name)).unwrap();
+    (pod, addresses[0])
+}
+
+#[test]
+fn pods_reach_one_another_the_host_and_beyond() {
+    on_machine(|| {
+        let state = tempfile::tempdir().unwrap();
+        let outside = neighbour("192.0.2.1/24", "192.0.2.2/24");
+        let network = BridgeNetwork::ensure(config(state.path())).unwrap();
+        let (a, a_address) = attach(&network, "a");
+        let (b, b_address) = attach(&network, "b");
+        assert_eq!(a_address, IpAddr::from([10, 42, 0, 2]));
+        assert!(a.ping(b_address), "pod to pod");
+        assert!(b.ping(a_address), "and back");
+        assert!(a.ping(network.gateway()), "pod to its host");
+        assert!(a.ping([192, 0, 2, 1].into()), "pod to its host's other address");
+        assert!(ping(a_address), "host to pod");
+
+        // The neighbour has no route to pods: it answers because it sees the node's address.
+        outside.serve(80, "outside");
+        let answer = a.fetch(([192, 0, 2, 2], 80)).unwrap();
+        assert_eq!(answer, "outside 192.0.2.1");
+        b.serve(80, "b");
+        assert_eq!(a.fetch(SocketAddr::new(b_address, 80)).unwrap(), format!("b {a_address}"), "not masqueraded");
+
+        network.add_local_address([10, 43, 0, 10].into()).unwrap();
+        network.add_local_address([10, 43, 0, 10].into()).unwrap();
+        assert!(a.ping([10, 43, 0, 10].into()), "the cluster DNS address");
+        network.remove_local_address([10, 43, 0, 10].into()).unwrap();
+        network.remove_local_address([10, 43, 0, 10].into()).unwrap();
+        assert!(!a.ping([10, 43, 0, 10].into()));
+    });
+}
+
+#[test]
+fn attaching_and_detaching_can_be_repeated() {
+    on_machine(|| {
+        let state = tempfile::tempdir().unwrap();
+        let network = BridgeNetwork::ensure(config(state.path())).unwrap();
+        let (a, address) = attach(&network, "a");
+        // As after a crash: the same sandbox, and a new process that knows nothing.
+        let network = BridgeNetwork::ensure(config(state.path())).unwrap();
+        assert_eq!(network.address_of("a"), Some(address));
+        assert!(a.ping(network.gateway()), "a pod survives the network's being ensured anew");
+
+        let again = Pod::new();
+        assert_eq!(block_on(network.attach(again.path(), "a")).unwrap(), [address]);
+        assert!(again.ping(network.gateway()));
+        block_on(network.detach("a")).unwrap();
+        block_on(network.detach("a")).unwrap();
+        block_on(network.detach("never-seen")).unwrap();
+        assert_eq!(network.address_of("a"), None);
+
+        let missing = block_on(network.attach("/nowhere", "c")).unwrap_err();
+        assert!(missing.to_string().starts_with("opening network namespace /nowhere: No such file"), "{missing}");
+        assert_eq!(network.address_of("c"), None, "a failed attach holds no address");
+    });
+}
+
+#[test]
+fn garbage_is_collected() {
+    on_machine(|| {
+        let state = tempfile::tempdir().unwrap();
+        let network = BridgeNetwork::ensure(config(state.path())).unwrap();
+        let (_a, _) = attach(&network, "a");
+        let (_b, b_address) = attach(&network, "b");
+        // A device without a record: the record was lost.
+        let (_c, c_address) = attach(&network, "c");
+        std::fs::remove_file(state.path().join("addresses").join(c_address.to_string())).unwrap();
+        let network = BridgeNetwork::ensure(config(state.path())).unwrap();
+
+        block_on(network.collect_garbage(["b".to_owned()])).unwrap();
+        let ports = pod_devices();
+        assert_eq!(ports.len(), 1, "{ports:?}");
+        assert_eq!(network.address_of("b"), Some(b_address));
+        assert_eq!(network.address_of("a"), None);
+
+        network.clean_up().unwrap();
+        network.clean_up().unwrap();
+        assert_eq!(RouteSocket::open().unwrap().link("coracle0").unwrap(), None);
+        assert_eq!(net::nft::NftSocket::open().unwrap().tables().unwrap(), []);
+        assert!(!state.path().join("addresses").exists());
+    });
+}
+
+fn pod_devices() -> Vec<String> {
+    let links = RouteSocket::open().unwrap().links().unwrap();
+    links.into_iter().map(|link| link.name).filter(|name| name.starts_with("veth")).collect()
+}
+
+#[test]
+fn host_ports_lead_to_pods() {
+    on_machine(|| {
+        let state = tempfile::tempdir().unwrap();
+        let outside = neighbour("192.0.2.1/24", "192.0.2.2/24");
+        let network = BridgeNetwork::ensure(config(state.path())).unwrap();
+        let (a, a_address) = attach(&network, "a");
+        let (b, _) = attach(&network, "b");
+        a.serve(8080, "a");
+        let port = |host_ip: Option<[u8; 4]>, host_port| HostPort {
+            host_ip: host_ip.map(Ipv4Addr::from),
+            host_port,
+            container_port: 8080,
+            protocol: 6,
+        };
+        let ports = vec![port(None, 80), port(Some([192, 0, 2, 1]), 81)];
+        block_on(network.set_host_ports("a", ports.clone())).unwrap();
+        block_on(network.set_host_ports("a", ports)).unwrap();
+
+        assert_eq!(outside.fetch(([192, 0, 2, 1], 80)).unwrap(), "a 192.0.2.2");
+        assert_eq!(outside.fetch(([192, 0, 2, 1], 81)).unwrap(), "a 192.0.2.2");
+        assert!(fetch(([192, 0, 2, 1], 80).into()).unwrap().starts_with("a "), "from the host");
+        assert!(fetch(([127, 0, 0, 1], 80).into()).unwrap().starts_with("a "), "from the host's loopback");
+        assert!(fetch(([127, 0, 0, 1], 81).into()).is_err(), "bound to another address");
+        assert!(b.fetch(([192, 0, 2, 1], 80)).unwrap().starts_with("a "), "from another pod");
+        assert!(a.fetch(([192, 0, 2, 1], 80)).unwrap().starts_with("a "), "from itself");
+
+        let clash = block_on(network.set_host_ports("b", vec![port(None, 80)])).unwrap_err();
+        assert!(matches!(clash, NetError::AddressTaken { address, .. } if address == a_address), "{clash}");
+        block_on(network.detach("a")).unwrap();
+        assert!(outside.fetch(([192, 0, 2, 1], 80)).is_err());
+        block_on(network.set_host_ports("b", vec![port(None, 80)])).unwrap();
+    });
+}
+
+#[test]
+fn a_range_that_the_host_lives_in_is_refused() {
+    on_machine(|| {
+        let state = tempfile::tempdir().unwrap();
+        let _outside = neighbour("10.42.0.9/16", "10.42.0.8/16");
+        let Err(refused) = BridgeNetwork::ensure(config(state.path())) else { panic!("not refused") };
+        assert_eq!(
+            refused.to_string(),
+            "the node's pod range 10.42.0.0/24 overlaps with 10.42.0.9/16 of interface cable; choose another cluster CIDR"
+        );
+    });
+}
+
+/// Prints; what is asserted is an order of magnitude, since machines differ.
+#[test]
+fn attaching_is_quick() {
+    on_machine(|| {
+        let state = tempfile::tempdir().unwrap();
+        let network = BridgeNetwork::ensure(config(state.path())).unwrap();
+        let pods: Vec<Pod> = (0..20).map(|_| Pod::new()).collect();
+        let start = Instant::now();
+        for (index, pod) in pods.iter().enumerate() {
+            block_on(network.attach(pod.path(), &format!("pod-{index}"))).unwrap();
+        }
+        let each = start.elapsed() / 20;
+        let start = Instant::now();
+        for index in 0..20 {
+            block_on(network.detach(&format!("pod-{index}"))).unwrap();
+        }
+        eprintln!("attach {each:?}, detach {:?}", start.elapsed() / 20);
+        assert!(each < Duration::from_millis(500));
+    });
+}
