@@ -21,6 +21,7 @@ pub use expression::{
     Verdict,
 };
 pub use list::{ListedChain, ListedRule, NftSocket};
+pub(crate) use transaction::generic_header;
 pub use transaction::{Base, Chain, ChainKind, Hook, Set, SetData, Transaction, priority};
 
 /// Which packets a table sees.

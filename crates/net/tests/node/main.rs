@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stderr)] // Measurements, and which test was skipped.
 
+mod flows;
 mod machine;
 mod nft_text;
 mod pods;
