@@ -21,6 +21,8 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 pub struct Cluster {
     pub data_dir: PathBuf,
     pub registry: SocketAddr,
+    /// From the server's last start until its node was Ready.
+    pub ready_after: Duration,
     server: Option<Child>,
     _registry: RegistryThread,
     _scratch: Scratch,
@@ -86,6 +88,7 @@ impl Cluster {
         let mut cluster = Cluster {
             data_dir,
             registry: registry.address,
+            ready_after: Duration::ZERO,
             server: None,
             _registry: registry,
             _scratch: scratch,
@@ -98,6 +101,7 @@ impl Cluster {
     /// Starts the server and waits until the node is Ready.
     pub fn start_server(&mut self) -> io::Result<()> {
         let log = File::options().create(true).append(true).open(self.log_file())?;
+        let started = Instant::now();
         let child = Command::new(coracle())
             .arg("server")
             .arg("--data-dir")
@@ -117,6 +121,7 @@ impl Cluster {
         loop {
             let ready = self.kubectl_output(&["get", "node", NODE, "-o", READY_JSONPATH]);
             if ready.is_ok_and(|output| output.status.success() && output.stdout == b"True") {
+                self.ready_after = started.elapsed();
                 return Ok(());
             }
             if let Some(status) = self.server.as_mut().and_then(|child| child.try_wait().ok().flatten()) {

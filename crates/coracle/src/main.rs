@@ -7,6 +7,7 @@ mod config;
 mod instance;
 mod kubeconfig;
 mod local;
+mod manifests;
 mod node;
 mod server;
 

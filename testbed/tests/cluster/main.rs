@@ -1,0 +1,4 @@
+//! Node and client tiers: real containers, a real registry on loopback, the real kubectl.
+
+mod images;
+mod one_machine;
