@@ -53,6 +53,13 @@ impl Informers {
         informer
     }
 
+    /// The informer of a kind if somebody has asked for it before.
+    pub fn started<K: Cached>(&self) -> Option<Arc<Informer<K>>> {
+        let started = self.started.lock();
+        let known = started.iter().find(|known| known.kind == TypeId::of::<K>())?;
+        Some(known.informer.clone().downcast().expect("stored under its own type's id"))
+    }
+
     /// Returns once every informer started so far has its first list.
     pub async fn synced(&self) {
         let waits: Vec<_> = self.started.lock().iter().map(|known| known.synced.clone()).collect();

@@ -55,7 +55,7 @@ impl FakeServer {
             .unwrap_or_default()
             .split('&')
             .filter_map(|pair| pair.split_once('='))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .map(|(name, value)| (name.to_owned(), value.replace("%2F", "/")))
             .collect();
         let mut state = self.0.lock();
         let watch = query.contains_key("watch");
