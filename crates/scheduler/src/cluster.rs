@@ -1,0 +1,233 @@
+//! The cluster as the scheduler sees it: nodes with their pods, kept up to date one change at a time.
+//!
+//! Invariant: a pod that was given a node counts there from that moment (assumed) until the pod is seen gone or the
+//! binding is known to have failed. Deliberately absent: the API; whoever watches tells.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Node;
+
+use crate::counts::MatchCounts;
+use crate::node_info::NodeInfo;
+use crate::pod_info::{PodInfo, Selector};
+use crate::storage::Storage;
+
+#[derive(Default)]
+pub struct Cluster {
+    nodes: Vec<NodeInfo>,
+    by_name: HashMap<String, usize>,
+    /// Every pod that has a node, by uid.
+    placed: HashMap<String, Placed>,
+    by_namespace: HashMap<String, BTreeSet<String>>,
+    /// Pods whose node is not known (yet, or any more), by its name.
+    homeless: HashMap<String, BTreeSet<String>>,
+    /// Uids of pods that keep others away, and of those that draw or push them.
+    pub with_anti_affinity: BTreeSet<String>,
+    pub weighing: BTreeSet<String>,
+    /// Labels by namespace.
+    pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    /// Pods that wait for victims to leave a node, by node.
+    nominated: HashMap<String, Vec<Arc<PodInfo>>>,
+    /// How many nodes have an image, by its name.
+    image_nodes: HashMap<String, usize>,
+    counts: MatchCounts,
+    pub storage: Storage,
+    /// Selectors of Services and of the owners of pods, for spreading by default.
+    pub default_selectors: crate::default_spread::DefaultSelectors,
+}
+
+struct Placed {
+    info: Arc<PodInfo>,
+    node: String,
+    assumed: bool,
+}
+
+impl Cluster {
+    pub fn nodes(&self) -> &[NodeInfo] {
+        &self.nodes
+    }
+
+    pub fn node(&self, name: &str) -> Option<&NodeInfo> {
+        self.by_name.get(name).map(|index| &self.nodes[*index])
+    }
+
+    pub fn set_node(&mut self, node: Arc<Node>) {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        match self.by_name.get(&name) {
+            Some(index) => {
+                let index = *index;
+                self.count_images(index, false);
+                self.nodes[index].set_node(node);
+                self.count_images(index, true);
+            }
+            None => {
+                let mut info = NodeInfo::new(node);
+                for uid in self.homeless.remove(&name).unwrap_or_default() {
+                    if let Some(placed) = self.placed.get(&uid) {
+                        info.add(placed.info.clone());
+                    }
+                }
+                self.nodes.push(info);
+                self.by_name.insert(name, self.nodes.len() - 1);
+                self.count_images(self.nodes.len() - 1, true);
+            }
+        }
+    }
+
+    pub fn remove_node(&mut self, name: &str) {
+        let Some(index) = self.by_name.remove(name) else { return };
+        self.count_images(index, false);
+        let gone = self.nodes.swap_remove(index);
+        if let Some(moved) = self.nodes.get(index) {
+            self.by_name.insert(moved.name.clone(), index);
+        }
+        if !gone.pods.is_empty() {
+            self.homeless.insert(name.to_owned(), gone.pods.into_keys().collect());
+        }
+    }
+
+    /// The pod is on the node: as seen, or as just decided (`assumed`).
+    pub fn place(&mut self, info: Arc<PodInfo>, node: &str, assumed: bool) {
+        self.remove(&info.uid);
+        self.unnominate(&info.uid);
+        match self.by_name.get(node) {
+            Some(index) => self.nodes[*index].add(info.clone()),
+            None => {
+                self.homeless.entry(node.to_owned()).or_default().insert(info.uid.clone());
+            }
+        }
+        if !info.required_anti_affinity.is_empty() {
+            self.with_anti_affinity.insert(info.uid.clone());
+        }
+        if info.weighs_on_others() {
+            self.weighing.insert(info.uid.clone());
+        }
+        self.by_namespace.entry(info.key.namespace.clone()).or_default().insert(info.uid.clone());
+        self.counts.add(&info, node, 1);
+        self.placed.insert(info.uid.clone(), Placed { info, node: node.to_owned(), assumed });
+    }
+
+    pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let Placed { info, node, .. } = self.placed.remove(uid)?;
+        match self.by_name.get(&node) {
+            Some(index) => {
+                self.nodes[*index].remove(uid);
+            }
+            None => {
+                if let Some(waiting) = self.homeless.get_mut(&node) {
+                    waiting.remove(uid);
+                    if waiting.is_empty() {
+                        self.homeless.remove(&node);
+                    }
+                }
+            }
+        }
+        self.with_anti_affinity.remove(uid);
+        self.weighing.remove(uid);
+        if let Some(uids) = self.by_namespace.get_mut(&info.key.namespace) {
+            uids.remove(uid);
+            if uids.is_empty() {
+                self.by_namespace.remove(&info.key.namespace);
+            }
+        }
+        self.counts.add(&info, &node, -1);
+        Some(info)
+    }
+
+    /// Takes back an assumption whose binding failed; what has been seen since stays.
+    pub fn forget_assumed(&mut self, uid: &str) {
+        if self.placed.get(uid).is_some_and(|placed| placed.assumed) {
+            self.remove(uid);
+        }
+    }
+
+    /// Whether the pod has been seen on its node, not only assumed there.
+    pub fn is_confirmed(&self, uid: &str) -> bool {
+        self.placed.get(uid).is_some_and(|placed| !placed.assumed)
+    }
+
+    pub fn is_placed(&self, uid: &str) -> bool {
+        self.placed.contains_key(uid)
+    }
+
+    /// The pod and the node that it is on, if that is known.
+    pub fn placed(&self, uid: &str) -> Option<(&Arc<PodInfo>, Option<&NodeInfo>)> {
+        self.placed.get(uid).map(|placed| (&placed.info, self.node(&placed.node)))
+    }
+
+    pub fn placed_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<PodInfo>> {
+        let uids = self.by_namespace.get(namespace).into_iter().flatten();
+        uids.filter_map(|uid| self.placed.get(uid).map(|placed| &placed.info))
+    }
+
+    /// Whether a running pod other than `uid` uses the claim.
+    pub fn claim_in_use(&self, namespace: &str, claim: &str, uid: &str) -> bool {
+        self.placed_in(namespace).filter(|pod| pod.uid != uid).any(|pod| crate::storage::claims_of(pod).any(|name| name == claim))
+    }
+
+    pub fn nominate(&mut self, info: Arc<PodInfo>, node: &str) {
+        self.unnominate(&info.uid);
+        self.nominated.entry(node.to_owned()).or_default().push(info);
+    }
+
+    pub fn unnominate(&mut self, uid: &str) {
+        self.nominated.retain(|_, waiting| {
+            waiting.retain(|info| info.uid != uid);
+            !waiting.is_empty()
+        });
+    }
+
+    /// Pods that wait for room on the node and have the right of way before `pod`.
+    pub fn nominated_before<'a>(&'a self, node: &str, pod: &PodInfo) -> impl Iterator<Item = &'a Arc<PodInfo>> {
+        let (uid, priority) = (pod.uid.clone(), pod.priority);
+        let waiting = self.nominated.get(node).into_iter().flatten();
+        waiting.filter(move |other| other.uid != uid && other.priority >= priority)
+    }
+
+    pub fn nodes_with_image(&self, image: &str) -> usize {
+        self.image_nodes.get(image).copied().unwrap_or(0)
+    }
+
+    /// Counts what the pod's terms select, so that `count` finds it; afterwards each change is counted along.
+    pub fn prepare<'a>(&mut self, namespace: &str, selectors: impl IntoIterator<Item = &'a Selector>) {
+        for selector in selectors {
+            if self.counts.knows(namespace, selector) {
+                continue;
+            }
+            let pods = self.by_namespace.get(namespace).into_iter().flatten();
+            let placed = pods.filter_map(|uid| self.placed.get(uid)).map(|placed| (&*placed.info, placed.node.as_str()));
+            self.counts.start(namespace, selector, placed);
+        }
+    }
+
+    /// Per node, how many placed pods of the namespace match: all of them, or only those not terminating.
+    pub fn count(&self, namespace: &str, selector: &Selector, live_only: bool) -> HashMap<&str, i64> {
+        if let Some(counted) = self.counts.get(namespace, selector) {
+            let counts = counted.iter().map(|(node, count)| (node.as_str(), if live_only { count.live } else { count.all }));
+            return counts.filter(|(_, count)| *count > 0).collect();
+        }
+        let mut counts = HashMap::new();
+        for uid in self.by_namespace.get(namespace).into_iter().flatten() {
+            let Some(placed) = self.placed.get(uid) else { continue };
+            if selector.matcher.matches(&placed.info.labels) && !(live_only && placed.info.terminating) {
+                *counts.entry(placed.node.as_str()).or_insert(0) += 1;
+            }
+        }
+        counts
+    }
+
+    fn count_images(&mut self, index: usize, present: bool) {
+        for image in self.nodes[index].images.keys() {
+            let count = self.image_nodes.entry(image.clone()).or_insert(0);
+            if present {
+                *count += 1;
+            } else {
+                *count -= 1;
+                if *count == 0 {
+                    self.image_nodes.remove(image);
+                }
+            }
+        }
+    }
+}

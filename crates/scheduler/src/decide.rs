@@ -1,0 +1,240 @@
+//! The decision: which node a pod goes to, or why to none.
+//!
+//! Invariant: a function of the cluster as it is known; among nodes that are equally good the given random numbers
+//! choose.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cluster::Cluster;
+use crate::cycle::Cycle;
+use crate::filters::{Filter, Rejection};
+use crate::node_info::NodeInfo;
+use crate::node_selector::named_nodes;
+use crate::pod_info::{PodInfo, Selector};
+use crate::scores;
+use crate::storage::VolumePlan;
+
+/// In a cluster up to this size every node is looked at; in larger ones a part of the nodes, this many at least.
+const SAMPLE_MIN: usize = 100;
+
+pub enum Outcome {
+    Chosen { node: String, volumes: VolumePlan },
+    Unfit(Diagnosis),
+}
+
+/// Why no node will do.
+#[derive(Default)]
+pub struct Diagnosis {
+    pub nodes: usize,
+    /// Set if the reason is the same whatever the node.
+    pub everywhere: Option<String>,
+    /// By node.
+    pub rejections: BTreeMap<String, Rejection>,
+    /// Who had a say in it.
+    pub filters: BTreeSet<Filter>,
+}
+
+/// What makes decisions fair between nodes: where the last one stopped looking, and random numbers below a bound.
+pub struct Fairness<'a> {
+    pub next_start: &'a mut usize,
+    pub below: &'a mut dyn FnMut(usize) -> usize,
+}
+
+/// Counts ahead what the decision for the pod will ask, see `Cluster::prepare`.
+pub fn prepare(pod: &PodInfo, cluster: &mut Cluster) {
+    let own: Vec<Selector> = if pod.spread.is_empty() {
+        cluster.default_selectors.constraints(pod).into_iter().map(|constraint| constraint.selector).collect()
+    } else {
+        pod.spread.iter().map(|constraint| constraint.selector.clone()).collect()
+    };
+    cluster.prepare(&pod.key.namespace, &own);
+    let required = pod.required_affinity.iter().chain(&pod.required_anti_affinity);
+    let preferred = pod.preferred_affinity.iter().chain(&pod.preferred_anti_affinity).map(|(_, term)| term);
+    for term in required.chain(preferred) {
+        for namespace in crate::filters::pod_affinity::namespaces(term, cluster) {
+            cluster.prepare(&namespace, [&term.selector]);
+        }
+    }
+}
+
+pub fn decide(pod: &PodInfo, cluster: &Cluster, fairness: Fairness<'_>) -> Outcome {
+    let nodes = cluster.nodes();
+    let mut diagnosis = Diagnosis { nodes: nodes.len(), ..Diagnosis::default() };
+    if nodes.is_empty() {
+        diagnosis.everywhere = Some("no nodes available to schedule pods".to_owned());
+        return Outcome::Unfit(diagnosis);
+    }
+    let cycle = match Cycle::new(pod, cluster) {
+        Ok(cycle) => cycle,
+        Err((reason, filter)) => {
+            diagnosis.everywhere = Some(reason);
+            diagnosis.filters.insert(filter);
+            return Outcome::Unfit(diagnosis);
+        }
+    };
+    let feasible = find(&cycle, fairness.next_start, &mut diagnosis);
+    let node = match feasible[..] {
+        [] => return Outcome::Unfit(diagnosis),
+        [only] => only,
+        _ => best(pod, cluster, &feasible, fairness.below),
+    };
+    // The filter has just found a plan for this node.
+    let volumes = cluster.storage.plan(&cycle.volumes, node).unwrap_or_default();
+    Outcome::Chosen { node: node.name.clone(), volumes }
+}
+
+fn find<'a>(cycle: &Cycle<'a>, next_start: &mut usize, diagnosis: &mut Diagnosis) -> Vec<&'a NodeInfo> {
+    let cluster = cycle.cluster;
+    let mut feasible = Vec::new();
+    let mut check = |node: &'a NodeInfo, feasible: &mut Vec<&'a NodeInfo>| match cycle.check(node) {
+        Ok(()) => feasible.push(node),
+        Err(rejection) => {
+            diagnosis.filters.insert(rejection.filter);
+            diagnosis.rejections.insert(node.name.clone(), rejection);
+        }
+    };
+    // A pod that waited for victims on a node goes there if it can.
+    let status = cycle.pod.pod.status.as_ref();
+    if let Some(nominated) = status.and_then(|status| status.nominated_node_name.as_deref()).and_then(|name| cluster.node(name))
+        && cycle.check(nominated).is_ok()
+    {
+        return vec![nominated];
+    }
+    if let Some(named) = cycle.pod.spec().and_then(named_nodes) {
+        for node in named.iter().filter_map(|name| cluster.node(name)) {
+            check(node, &mut feasible);
+        }
+        if feasible.is_empty() {
+            for node in cluster.nodes().iter().filter(|node| !named.contains(node.name.as_str())) {
+                let reason = "node(s) didn't satisfy plugin(s) [NodeAffinity]";
+                diagnosis.rejections.insert(node.name.clone(), Rejection::final_one(Filter::NodeAffinity, reason));
+            }
+            diagnosis.filters.insert(Filter::NodeAffinity);
+        }
+        return feasible;
+    }
+    let nodes = cluster.nodes();
+    let enough = sample_size(nodes.len());
+    let start = *next_start % nodes.len();
+    let mut seen = 0;
+    for node in nodes[start..].iter().chain(&nodes[..start]) {
+        seen += 1;
+        check(node, &mut feasible);
+        if feasible.len() >= enough {
+            break;
+        }
+    }
+    *next_start = (start + seen) % nodes.len();
+    feasible
+}
+
+/// How many feasible nodes are enough to choose from, as the original reckons it.
+fn sample_size(nodes: usize) -> usize {
+    if nodes < SAMPLE_MIN {
+        return nodes;
+    }
+    let percentage = (50usize.saturating_sub(nodes / 125)).max(5);
+    (nodes * percentage / 100).max(SAMPLE_MIN)
+}
+
+fn best<'a>(pod: &PodInfo, cluster: &Cluster, feasible: &[&'a NodeInfo], below: &mut dyn FnMut(usize) -> usize) -> &'a NodeInfo {
+    let totals = scores::total(pod, cluster, feasible);
+    let highest = totals.iter().copied().max().unwrap_or(0);
+    let leaders: Vec<&NodeInfo> = feasible.iter().zip(&totals).filter(|(_, total)| **total == highest).map(|(node, _)| *node).collect();
+    leaders[below(leaders.len())]
+}
+
+impl Diagnosis {
+    /// The sentence for the pod's condition and event. `afterword` tells what preemption could do.
+    pub fn message(&self, afterword: &str) -> String {
+        if self.nodes == 0 {
+            return self.everywhere.clone().unwrap_or_default();
+        }
+        let mut message = format!("0/{} nodes are available:", self.nodes);
+        match &self.everywhere {
+            Some(reason) => message += &format!(" {reason}."),
+            None => {
+                let reasons = self.rejections.values().flat_map(|rejection| &rejection.reasons);
+                let counted = histogram(reasons.map(AsRef::as_ref));
+                if !counted.is_empty() {
+                    message += &format!(" {counted}.");
+                }
+            }
+        }
+        if !afterword.is_empty() {
+            message += &format!(" {afterword}");
+        }
+        message
+    }
+}
+
+/// `1 Insufficient cpu, 2 node(s) were unschedulable`: how often each reason, in the order of the text.
+pub fn histogram<'a>(reasons: impl Iterator<Item = &'a str>) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for reason in reasons {
+        *counts.entry(reason).or_insert(0) += 1;
+    }
+    let mut texts: Vec<String> = counts.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    texts.sort();
+    texts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::testing::{cluster_of, pod};
+
+    fn choose(cluster: &Cluster, pod: &PodInfo) -> Outcome {
+        decide(pod, cluster, Fairness { next_start: &mut 0, below: &mut |_| 0 })
+    }
+
+    fn node(name: &str, cpu: &str) -> Value {
+        json!({
+            "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+            "status": {"allocatable": {"cpu": cpu, "memory": "1Gi", "pods": "10"}}
+        })
+    }
+
+    #[track_caller]
+    fn check(nodes: &[Value], spec: Value, expected: &str) {
+        let outcome = match choose(&cluster_of(nodes), &pod(json!({"spec": spec.clone()}))) {
+            Outcome::Chosen { node, .. } => node,
+            Outcome::Unfit(diagnosis) => diagnosis.message(""),
+        };
+        assert_eq!(outcome, expected, "{spec}");
+    }
+
+    #[test]
+    fn tells_where_or_why_not() {
+        let asking = |cpu: &str| json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]});
+        check(&[], json!({}), "no nodes available to schedule pods");
+        check(&[node("n1", "1")], asking("1"), "n1");
+        check(&[node("n1", "1"), node("n2", "4")], asking("1"), "n2");
+        check(&[node("n1", "1")], asking("2"), "0/1 nodes are available: 1 Insufficient cpu.");
+        let mut tainted = node("n2", "4");
+        tainted["spec"] = json!({"taints": [{"key": "k", "effect": "NoSchedule"}]});
+        let both = "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s).";
+        check(&[node("n1", "1"), tainted], asking("2"), both);
+        let claim = json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]});
+        check(&[node("n1", "1")], claim, "0/1 nodes are available: persistentvolumeclaim \"data\" not found.");
+    }
+
+    #[test]
+    fn goes_only_to_the_node_that_is_named() {
+        let named = |name: &str| {
+            let term = json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]});
+            let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}});
+            json!({"affinity": {"nodeAffinity": required}})
+        };
+        check(&[node("n1", "1"), node("n2", "1")], named("n2"), "n2");
+        let nowhere = "0/2 nodes are available: 2 node(s) didn't satisfy plugin(s) [NodeAffinity].";
+        check(&[node("n1", "1"), node("n2", "1")], named("n3"), nowhere);
+    }
+
+    #[test]
+    fn looks_at_a_part_of_a_large_cluster() {
+        assert_eq!([1, 99, 100, 250, 1000, 5000, 20000].map(sample_size), [1, 99, 100, 120, 420, 500, 1000]);
+    }
+}

@@ -1,0 +1,67 @@
+//! What a node must offer to take a pod: one plain function a file.
+//!
+//! Invariant: a filter looks only at its arguments. The first that rejects a node names the reasons, as in the
+//! original, whose order this is.
+
+pub mod node_affinity;
+pub mod node_name;
+pub mod node_ports;
+pub mod node_resources;
+pub mod node_unschedulable;
+pub mod pod_affinity;
+pub mod taint_toleration;
+pub mod topology_spread;
+pub mod volumes;
+
+use std::borrow::Cow;
+
+use crate::cycle::Cycle;
+use crate::node_info::NodeInfo;
+
+/// Who rejected a node: decides which news may make the pod fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Filter {
+    NodeUnschedulable,
+    NodeName,
+    TaintToleration,
+    NodeAffinity,
+    NodePorts,
+    NodeResourcesFit,
+    Volumes,
+    PodTopologySpread,
+    InterPodAffinity,
+    /// Nothing that happens in the cluster helps.
+    Unsupported,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    pub filter: Filter,
+    pub reasons: Vec<Cow<'static, str>>,
+    /// Whether room made by preempting pods on the node could help.
+    pub resolvable: bool,
+}
+
+impl Rejection {
+    pub fn final_one(filter: Filter, reason: &'static str) -> Self {
+        Rejection { filter, reasons: vec![Cow::Borrowed(reason)], resolvable: false }
+    }
+
+    pub fn resolvable(filter: Filter, reason: &'static str) -> Self {
+        Rejection { filter, reasons: vec![Cow::Borrowed(reason)], resolvable: true }
+    }
+}
+
+/// All filters in order. `node` may differ from the cluster's by pods added or removed for the sake of argument.
+pub fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Rejection> {
+    let pod = cycle.pod;
+    node_unschedulable::check(pod, node)?;
+    node_name::check(pod, node)?;
+    taint_toleration::check(pod, node)?;
+    node_affinity::check(pod, node)?;
+    node_ports::check(pod, node)?;
+    node_resources::check(pod, node)?;
+    volumes::check(cycle, node)?;
+    topology_spread::check(cycle, node)?;
+    pod_affinity::check(cycle, node)
+}

@@ -1,0 +1,126 @@
+//! Hard topology spread constraints: no place may be ahead of the emptiest by more than `maxSkew`.
+
+use std::collections::HashMap;
+
+use super::taint_toleration::tolerates_all;
+use super::{Filter, Rejection};
+use crate::cluster::Cluster;
+use crate::cycle::Cycle;
+use crate::node_info::NodeInfo;
+use crate::node_selector::required_matches;
+use crate::pod_info::{PodInfo, SpreadConstraint};
+
+/// Matching pods per place, for one constraint.
+#[derive(Clone)]
+pub struct SpreadCounts<'a> {
+    constraint: &'a SpreadConstraint,
+    /// By the topology label's value; places without pods count 0.
+    places: HashMap<String, i64>,
+    counts_itself: bool,
+}
+
+pub fn count<'a>(pod: &'a PodInfo, cluster: &Cluster) -> Vec<SpreadCounts<'a>> {
+    let constraints: Vec<&SpreadConstraint> = pod.spread.iter().filter(|constraint| constraint.hard).collect();
+    let count = |constraint: &&'a SpreadConstraint| {
+        let matching = cluster.count(&pod.key.namespace, &constraint.selector, true);
+        let mut places = HashMap::new();
+        // A node without all of the keys is no place for any of the constraints.
+        let eligible = cluster.nodes().iter().filter(|node| has_all_keys(node, &constraints) && is_domain(pod, constraint, node));
+        for node in eligible {
+            let Some(place) = node.labels.get(&constraint.topology_key) else { continue };
+            let here = matching.get(node.name.as_str()).copied().unwrap_or(0);
+            match places.get_mut(place) {
+                Some(count) => *count += here,
+                None => {
+                    places.insert(place.clone(), here);
+                }
+            }
+        }
+        SpreadCounts { constraint, places, counts_itself: constraint.selector.matcher.matches(&pod.labels) }
+    };
+    constraints.iter().map(count).collect()
+}
+
+pub fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Rejection> {
+    for spread in &cycle.spread {
+        let Some(place) = node.labels.get(&spread.constraint.topology_key) else {
+            let reason = "node(s) didn't match pod topology spread constraints (missing required label)";
+            return Err(Rejection::final_one(Filter::PodTopologySpread, reason));
+        };
+        let here = spread.places.get(place).copied().unwrap_or(0) + i64::from(spread.counts_itself);
+        if here - spread.emptiest() > spread.constraint.max_skew {
+            let reason = "node(s) didn't match pod topology spread constraints";
+            return Err(Rejection::resolvable(Filter::PodTopologySpread, reason));
+        }
+    }
+    Ok(())
+}
+
+/// Counts `other` in (1) or out (-1) on the node, for the sake of argument.
+pub fn adjust(counts: &mut [SpreadCounts<'_>], pod: &PodInfo, other: &PodInfo, node: &NodeInfo, delta: i64) {
+    if other.key.namespace != pod.key.namespace || other.terminating {
+        return;
+    }
+    for spread in counts {
+        if spread.constraint.selector.matcher.matches(&other.labels)
+            && is_domain(pod, spread.constraint, node)
+            && let Some(count) = node.labels.get(&spread.constraint.topology_key).and_then(|place| spread.places.get_mut(place))
+        {
+            *count += delta;
+        }
+    }
+}
+
+impl SpreadCounts<'_> {
+    fn emptiest(&self) -> i64 {
+        if (self.places.len() as i64) < self.constraint.min_domains {
+            return 0;
+        }
+        self.places.values().copied().min().unwrap_or(i64::from(i32::MAX))
+    }
+}
+
+fn has_all_keys(node: &NodeInfo, constraints: &[&SpreadConstraint]) -> bool {
+    constraints.iter().all(|constraint| node.labels.contains_key(&constraint.topology_key))
+}
+
+pub fn is_domain(pod: &PodInfo, constraint: &SpreadConstraint, node: &NodeInfo) -> bool {
+    (!constraint.honor_affinity || pod.spec().is_none_or(|spec| required_matches(spec, node)))
+        && (!constraint.honor_taints || tolerates_all(pod, node))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::testing::{cluster, fits, pod};
+
+    /// Nodes a1, a2 in zone a and b1 in zone b; pods as `node:count`.
+    #[track_caller]
+    fn check(constraint: Value, pods: &str, expected: &str) {
+        let mut constraint = constraint;
+        constraint["labelSelector"] = json!({"matchLabels": {"app": "web"}});
+        let wanted = pod(json!({
+            "metadata": {"labels": {"app": "web"}},
+            "spec": {"topologySpreadConstraints": [constraint]}
+        }));
+        let cluster = cluster("a1[zone=a] a2[zone=a] b1[zone=b] x1", pods, "app=web");
+        assert_eq!(fits(&cluster, &wanted), expected, "{constraint} {pods}");
+    }
+
+    #[test]
+    fn keeps_places_level() {
+        let zone = json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"});
+        check(zone.clone(), "", "a1 a2 b1");
+        check(zone.clone(), "a1:1", "b1");
+        check(zone.clone(), "a1:1 b1:1", "a1 a2 b1");
+        check(zone.clone(), "a1:1 a2:1 b1:1", "b1");
+        check(zone, "x1:5", "a1 a2 b1"); // No place, so its pods do not count.
+        let loose = json!({"maxSkew": 3, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"});
+        check(loose, "a1:2", "a1 a2 b1");
+        let soft = json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"});
+        check(soft, "a1:9", "a1 a2 b1 x1");
+        let wide = json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "minDomains": 3});
+        check(wide, "a1:1 b1:1", "");
+    }
+}

@@ -1,0 +1,235 @@
+//! A pod as the scheduler reads it: parsed once when it arrives, compared many times.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use api::selector::LabelSelector;
+use client::ObjectKey;
+use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodSpec, TopologySpreadConstraint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+
+use crate::resources::{Resources, assumed_requests_of, requests_of};
+
+pub struct PodInfo {
+    pub pod: Arc<Pod>,
+    pub key: ObjectKey,
+    pub uid: String,
+    pub labels: BTreeMap<String, String>,
+    pub priority: i32,
+    pub terminating: bool,
+    pub requests: Resources,
+    /// milli-CPU and bytes, with an assumed amount where nothing is asked.
+    pub assumed_requests: (i64, i64),
+    pub host_ports: Vec<HostPort>,
+    pub images: Vec<String>,
+    pub required_affinity: Vec<AffinityTerm>,
+    pub required_anti_affinity: Vec<AffinityTerm>,
+    pub preferred_affinity: Vec<(i64, AffinityTerm)>,
+    pub preferred_anti_affinity: Vec<(i64, AffinityTerm)>,
+    pub spread: Vec<SpreadConstraint>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// Empty for all addresses.
+    pub ip: String,
+    pub protocol: String,
+    pub port: i32,
+}
+
+/// Pods in some namespaces that match a selector, and the node label that says what counts as one place.
+pub struct AffinityTerm {
+    pub namespaces: BTreeSet<String>,
+    pub namespace_selector: Option<LabelSelector>,
+    pub selector: Selector,
+    pub topology_key: String,
+}
+
+/// A selector with its canonical text, by which counts of it are found again.
+#[derive(Clone)]
+pub struct Selector {
+    pub matcher: LabelSelector,
+    pub text: String,
+}
+
+#[derive(Clone)]
+pub struct SpreadConstraint {
+    pub max_skew: i64,
+    pub min_domains: i64,
+    pub topology_key: String,
+    /// Whether it forbids (DoNotSchedule) or only weighs (ScheduleAnyway).
+    pub hard: bool,
+    pub selector: Selector,
+    /// Nodes that the pod's node selector and affinity exclude are no domains.
+    pub honor_affinity: bool,
+    /// Nodes whose taints the pod does not tolerate are no domains.
+    pub honor_taints: bool,
+}
+
+impl PodInfo {
+    pub fn new(pod: Arc<Pod>) -> Self {
+        let labels = pod.metadata.labels.clone().unwrap_or_default();
+        let key = ObjectKey::of(&pod.metadata);
+        let spec = pod.spec.as_ref();
+        let affinity = spec.and_then(|spec| spec.affinity.as_ref());
+        let with = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
+        let apart = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
+        let term = |term: &PodAffinityTerm| AffinityTerm::new(term, &key.namespace, &labels);
+        let required = |terms: Option<&Vec<PodAffinityTerm>>| terms.into_iter().flatten().map(term).collect();
+        let preferred = |terms: Option<&Vec<k8s_openapi::api::core::v1::WeightedPodAffinityTerm>>| {
+            terms.into_iter().flatten().map(|weighted| (i64::from(weighted.weight), term(&weighted.pod_affinity_term))).collect()
+        };
+        let spread = spec.and_then(|spec| spec.topology_spread_constraints.as_ref());
+        PodInfo {
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            priority: spec.and_then(|spec| spec.priority).unwrap_or(0),
+            terminating: pod.metadata.deletion_timestamp.is_some(),
+            requests: requests_of(&pod),
+            assumed_requests: assumed_requests_of(&pod),
+            host_ports: spec.map(host_ports).unwrap_or_default(),
+            images: spec.map(images).unwrap_or_default(),
+            required_affinity: required(with.and_then(|with| with.required_during_scheduling_ignored_during_execution.as_ref())),
+            required_anti_affinity: required(apart.and_then(|apart| apart.required_during_scheduling_ignored_during_execution.as_ref())),
+            preferred_affinity: preferred(with.and_then(|with| with.preferred_during_scheduling_ignored_during_execution.as_ref())),
+            preferred_anti_affinity: preferred(apart.and_then(|apart| apart.preferred_during_scheduling_ignored_during_execution.as_ref())),
+            spread: spread.into_iter().flatten().map(|constraint| SpreadConstraint::new(constraint, &labels)).collect(),
+            labels,
+            key,
+            pod,
+        }
+    }
+
+    pub fn spec(&self) -> Option<&PodSpec> {
+        self.pod.spec.as_ref()
+    }
+
+    pub fn node_name(&self) -> Option<&str> {
+        self.spec().and_then(|spec| spec.node_name.as_deref()).filter(|name| !name.is_empty())
+    }
+
+    /// Succeeded and failed pods hold nothing on their node any more.
+    pub fn is_finished(&self) -> bool {
+        let phase = self.pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        matches!(phase, Some("Succeeded" | "Failed"))
+    }
+
+    /// Whether it draws other pods near or pushes them away.
+    pub fn weighs_on_others(&self) -> bool {
+        !self.required_affinity.is_empty() || !self.preferred_affinity.is_empty() || !self.preferred_anti_affinity.is_empty()
+    }
+}
+
+impl AffinityTerm {
+    fn new(term: &PodAffinityTerm, own_namespace: &str, labels: &BTreeMap<String, String>) -> Self {
+        let mut namespaces: BTreeSet<String> = term.namespaces.iter().flatten().cloned().collect();
+        if namespaces.is_empty() && term.namespace_selector.is_none() {
+            namespaces.insert(own_namespace.to_owned());
+        }
+        let keys = |keys: &Option<Vec<String>>| keys.clone().unwrap_or_default();
+        AffinityTerm {
+            namespaces,
+            namespace_selector: term.namespace_selector.as_ref().map(|selector| parse(Some(selector)).matcher),
+            selector: with_label_keys(
+                term.label_selector.as_ref(),
+                labels,
+                &keys(&term.match_label_keys),
+                &keys(&term.mismatch_label_keys),
+            ),
+            topology_key: term.topology_key.clone(),
+        }
+    }
+
+    /// Whether `pod` is one of those that the term speaks of. `namespace_labels` looks a namespace up.
+    pub fn matches(&self, pod: &PodInfo, namespaces: &BTreeMap<String, BTreeMap<String, String>>) -> bool {
+        self.covers_namespace(&pod.key.namespace, namespaces) && self.selector.matcher.matches(&pod.labels)
+    }
+
+    pub fn covers_namespace(&self, namespace: &str, namespaces: &BTreeMap<String, BTreeMap<String, String>>) -> bool {
+        if self.namespaces.contains(namespace) {
+            return true;
+        }
+        let Some(selector) = &self.namespace_selector else { return false };
+        let none = BTreeMap::new();
+        selector.matches(namespaces.get(namespace).unwrap_or(&none))
+    }
+}
+
+impl SpreadConstraint {
+    fn new(constraint: &TopologySpreadConstraint, labels: &BTreeMap<String, String>) -> Self {
+        let keys = constraint.match_label_keys.clone().unwrap_or_default();
+        SpreadConstraint {
+            max_skew: i64::from(constraint.max_skew),
+            min_domains: i64::from(constraint.min_domains.unwrap_or(1)),
+            topology_key: constraint.topology_key.clone(),
+            hard: constraint.when_unsatisfiable == "DoNotSchedule",
+            selector: with_label_keys(constraint.label_selector.as_ref(), labels, &keys, &[]),
+            honor_affinity: constraint.node_affinity_policy.as_deref() != Some("Ignore"),
+            honor_taints: constraint.node_taints_policy.as_deref() == Some("Honor"),
+        }
+    }
+}
+
+impl Selector {
+    pub fn new(matcher: LabelSelector) -> Self {
+        // Printed, `nothing` looks like `everything`.
+        let text = if matcher == LabelSelector::nothing() { "!".to_owned() } else { matcher.to_string() };
+        Selector { matcher, text }
+    }
+}
+
+/// The selector narrowed to pods with (`same`) or without (`other`) this pod's values of these labels. The API
+/// server may have done so already; doing it twice changes nothing.
+fn with_label_keys(
+    selector: Option<&meta::LabelSelector>,
+    labels: &BTreeMap<String, String>,
+    same: &[String],
+    other: &[String],
+) -> Selector {
+    let Some(selector) = selector else { return parse(None) };
+    let mut selector = selector.clone();
+    let narrowed = same.iter().map(|key| (key, "In")).chain(other.iter().map(|key| (key, "NotIn")));
+    for (key, operator) in narrowed {
+        if let Some(value) = labels.get(key) {
+            let requirement = meta::LabelSelectorRequirement {
+                key: key.clone(),
+                operator: operator.to_owned(),
+                values: Some(vec![value.clone()]),
+            };
+            let requirements = selector.match_expressions.get_or_insert_default();
+            if !requirements.contains(&requirement) {
+                requirements.push(requirement);
+            }
+        }
+    }
+    parse(Some(&selector))
+}
+
+/// No selector matches nothing; nor does one that cannot be read, which the API server lets in nowhere.
+fn parse(selector: Option<&meta::LabelSelector>) -> Selector {
+    let matcher = selector.and_then(|selector| LabelSelector::from_typed(selector).ok());
+    Selector::new(matcher.unwrap_or_else(LabelSelector::nothing))
+}
+
+fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
+    let sidecars = spec.init_containers.iter().flatten();
+    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let containers = spec.containers.iter().chain(sidecars);
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let on_host = ports.filter_map(|port| {
+        let number = port.host_port.filter(|number| *number > 0)?;
+        let ip = port.host_ip.clone().filter(|ip| ip != "0.0.0.0" && ip != "::").unwrap_or_default();
+        Some(HostPort { ip, protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), port: number })
+    });
+    on_host.collect()
+}
+
+fn images(spec: &PodSpec) -> Vec<String> {
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    containers.filter_map(|container| container.image.as_deref()).map(normalized_image).collect()
+}
+
+/// With the tag that is meant when none is written, as nodes list it.
+pub fn normalized_image(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    if last.contains(':') || image.contains('@') { image.to_owned() } else { format!("{image}:latest") }
+}

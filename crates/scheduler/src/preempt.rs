@@ -1,0 +1,235 @@
+//! Whom to evict so that a pod of higher priority fits, or why that would not help.
+//!
+//! Invariant: only pods of lower priority go, no more of them than needed, and budgets are broken last.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::selector::LabelSelector;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+
+use crate::cycle::Cycle;
+use crate::decide::{Diagnosis, histogram};
+use crate::filters;
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
+
+/// Nodes tried in earnest: a tenth of those that might do, this many at least.
+const CANDIDATES_MIN: usize = 100;
+
+pub enum Preemption {
+    Evict { node: String, victims: Vec<Arc<PodInfo>> },
+    /// Nobody to evict; the sentence goes after the diagnosis.
+    Useless(String),
+}
+
+struct Candidate<'a> {
+    node: &'a NodeInfo,
+    victims: Vec<Arc<PodInfo>>,
+    broken_budgets: usize,
+}
+
+/// `start` says at which node to begin, so that not always the same ones are tried.
+pub fn preempt(pod: &PodInfo, cluster: &crate::cluster::Cluster, diagnosis: &Diagnosis, budgets: &[Arc<PodDisruptionBudget>], start: usize) -> Preemption {
+    const PREFIX: &str = "no new claims to deallocate, preemption: ";
+    if let Some(reason) = ineligible(pod, cluster) {
+        return Preemption::Useless(format!("{PREFIX}{reason}"));
+    }
+    let useless = |reasons: &BTreeMap<&str, String>| {
+        let not_helpful = "Preemption is not helpful for scheduling";
+        let all = cluster.nodes().iter().map(|node| reasons.get(node.name.as_str()).map_or(not_helpful, String::as_str));
+        Preemption::Useless(format!("{PREFIX}0/{} nodes are available: {}.", diagnosis.nodes, histogram(all)))
+    };
+    if cluster.nodes().is_empty() {
+        return Preemption::Useless(String::new());
+    }
+    let mut reasons = BTreeMap::new();
+    let Ok(cycle) = Cycle::new(pod, cluster) else { return useless(&reasons) };
+    let resolvable = |node: &&NodeInfo| diagnosis.rejections.get(&node.name).is_some_and(|rejection| rejection.resolvable);
+    let mut possible: Vec<&NodeInfo> = cluster.nodes().iter().filter(resolvable).collect();
+    if !possible.is_empty() {
+        let middle = start % possible.len();
+        possible.rotate_left(middle);
+    }
+    let enough = (possible.len() / 10).max(CANDIDATES_MIN);
+    let mut candidates: Vec<Candidate<'_>> = Vec::new();
+    for node in possible {
+        match try_node(&cycle, node, budgets) {
+            Ok(candidate) => candidates.push(candidate),
+            Err(reason) => {
+                reasons.insert(node.name.as_str(), reason);
+            }
+        }
+        if candidates.len() >= enough {
+            break;
+        }
+    }
+    match candidates.into_iter().min_by_key(cost) {
+        Some(Candidate { node, victims, .. }) => Preemption::Evict { node: node.name.clone(), victims },
+        None => useless(&reasons),
+    }
+}
+
+fn ineligible(pod: &PodInfo, cluster: &crate::cluster::Cluster) -> Option<&'static str> {
+    if pod.spec().is_some_and(|spec| spec.preemption_policy.as_deref() == Some("Never")) {
+        return Some("not eligible due to preemptionPolicy=Never.");
+    }
+    let nominated = pod.pod.status.as_ref().and_then(|status| status.nominated_node_name.as_deref());
+    let node = nominated.and_then(|name| cluster.node(name))?;
+    let leaving = node.pods.values().any(|other| other.terminating && other.priority < pod.priority);
+    leaving.then_some("not eligible due to a terminating pod on the nominated node.")
+}
+
+/// Takes away all pods of lower priority, and gives back those that the pod can live with, the most important first.
+fn try_node<'a>(cycle: &Cycle<'_>, node: &'a NodeInfo, budgets: &[Arc<PodDisruptionBudget>]) -> Result<Candidate<'a>, String> {
+    let mut lower: Vec<Arc<PodInfo>> = node.pods.values().filter(|other| other.priority < cycle.pod.priority).cloned().collect();
+    if lower.is_empty() {
+        return Err("No preemption victims found for incoming pod".to_owned());
+    }
+    lower.sort_by_key(|pod| (Reverse(pod.priority), started(&pod.pod), pod.uid.clone()));
+    let fits = |victims: &[Arc<PodInfo>]| {
+        let mut relieved = node.clone();
+        for victim in victims {
+            relieved.remove(&victim.uid);
+        }
+        let removed: Vec<&PodInfo> = victims.iter().map(|victim| &**victim).collect();
+        filters::check(&cycle.supposing(node, &[], &removed), &relieved)
+    };
+    fits(&lower).map_err(|rejection| rejection.reasons.join(", "))?;
+
+    let (protected, free) = split_by_budgets(lower, budgets);
+    let mut victims: Vec<Arc<PodInfo>> = protected.iter().chain(&free).cloned().collect();
+    let mut broken_budgets = 0;
+    for (reprieved, is_protected) in protected.iter().map(|pod| (pod, true)).chain(free.iter().map(|pod| (pod, false))) {
+        let without: Vec<Arc<PodInfo>> = victims.iter().filter(|victim| victim.uid != reprieved.uid).cloned().collect();
+        if fits(&without).is_ok() {
+            victims = without;
+        } else if is_protected {
+            broken_budgets += 1;
+        }
+    }
+    victims.sort_by_key(|pod| (Reverse(pod.priority), started(&pod.pod), pod.uid.clone()));
+    Ok(Candidate { node, victims, broken_budgets })
+}
+
+/// First those whose eviction would break a budget.
+fn split_by_budgets(pods: Vec<Arc<PodInfo>>, budgets: &[Arc<PodDisruptionBudget>]) -> (Vec<Arc<PodInfo>>, Vec<Arc<PodInfo>>) {
+    let parsed: Vec<(usize, LabelSelector)> = budgets
+        .iter()
+        .enumerate()
+        .filter_map(|(index, budget)| {
+            let selector = LabelSelector::from_typed(budget.spec.as_ref()?.selector.as_ref()?).ok()?;
+            Some((index, selector))
+        })
+        .collect();
+    let allowed = |budget: &Arc<PodDisruptionBudget>| budget.status.as_ref().map_or(0, |status| status.disruptions_allowed);
+    let mut left: Vec<i32> = budgets.iter().map(allowed).collect();
+    let would_break = |pod: &Arc<PodInfo>| {
+        let mut breaks = false;
+        for (index, selector) in &parsed {
+            let budget = &budgets[*index];
+            let disrupted = budget.status.as_ref().and_then(|status| status.disrupted_pods.as_ref());
+            if budget.metadata.namespace.as_ref() == Some(&pod.key.namespace)
+                && selector.matches(&pod.labels)
+                && disrupted.is_none_or(|disrupted| !disrupted.contains_key(&pod.key.name))
+            {
+                left[*index] -= 1;
+                breaks |= left[*index] < 0;
+            }
+        }
+        breaks
+    };
+    pods.into_iter().partition(would_break)
+}
+
+/// The cheapest node: fewest budgets broken, then the least important victims, then the fewest, then the youngest.
+fn cost(candidate: &Candidate<'_>) -> (usize, i32, i64, usize, Reverse<Option<jiff::Timestamp>>) {
+    let victims = &candidate.victims;
+    let highest = victims.iter().map(|pod| pod.priority).max().unwrap_or(i32::MIN);
+    let sum = victims.iter().map(|pod| i64::from(pod.priority) + i64::from(i32::MAX) + 1).sum();
+    let most_important = victims.iter().filter(|pod| pod.priority == highest);
+    let earliest = most_important.filter_map(|pod| started(&pod.pod)).min();
+    (candidate.broken_budgets, highest, sum, victims.len(), Reverse(earliest))
+}
+
+fn started(pod: &Pod) -> Option<jiff::Timestamp> {
+    pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::decide::{Fairness, Outcome, decide};
+    use crate::testing::{cluster_of, place, pod};
+
+    fn asking(name: &str, priority: i32, cpu: &str) -> Value {
+        json!({
+            "metadata": {"name": name, "uid": name, "labels": {"name": name}},
+            "spec": {"priority": priority, "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}
+        })
+    }
+
+    /// Pods as `name:priority:cpu@node`; each node has one CPU.
+    #[track_caller]
+    fn check_with(pods: &str, wanted: Value, budgets: &[Arc<PodDisruptionBudget>], expected: &str) {
+        let nodes = ["n1", "n2"].map(|name| json!({"metadata": {"name": name}, "status": {"allocatable": {"cpu": "1", "pods": "10"}}}));
+        let mut cluster = cluster_of(&nodes);
+        for text in pods.split_whitespace() {
+            let (pod, node) = text.split_once('@').unwrap();
+            let [name, priority, cpu] = pod.split(':').collect::<Vec<_>>()[..] else { panic!("{text}") };
+            place(&mut cluster, asking(name, priority.parse().unwrap(), cpu), node);
+        }
+        let wanted = pod(wanted);
+        let Outcome::Unfit(diagnosis) = decide(&wanted, &cluster, Fairness { next_start: &mut 0, below: &mut |_| 0 }) else {
+            panic!("it fits: {pods}")
+        };
+        let outcome = match preempt(&wanted, &cluster, &diagnosis, budgets, 0) {
+            Preemption::Evict { node, victims } => {
+                let names: Vec<&str> = victims.iter().map(|pod| pod.key.name.as_str()).collect();
+                format!("{node}: {}", names.join(" "))
+            }
+            Preemption::Useless(reason) => reason,
+        };
+        assert_eq!(outcome, expected, "{pods}");
+    }
+
+    #[track_caller]
+    fn check(pods: &str, wanted: Value, expected: &str) {
+        check_with(pods, wanted, &[], expected);
+    }
+
+    #[test]
+    fn evicts_as_little_as_possible() {
+        check("a:0:1@n1 b:5:1@n2", asking("x", 10, "1"), "n1: a");
+        check("a:0:500m@n1 b:1:500m@n1 c:9:1@n2", asking("x", 10, "500m"), "n1: a");
+        check("a:0:500m@n1 b:0:500m@n1 c:0:1@n2", asking("x", 10, "1"), "n2: c"); // One victim rather than two.
+        check("a:0:600m@n1 b:0:400m@n1 c:9:1@n2", asking("x", 10, "300m"), "n1: b");
+    }
+
+    #[test]
+    fn says_why_it_would_not_help() {
+        let prefix = "no new claims to deallocate, preemption: ";
+        let nobody = "0/2 nodes are available: 2 No preemption victims found for incoming pod.";
+        check("a:9:1@n1 b:9:1@n2", asking("x", 9, "1"), &format!("{prefix}{nobody}"));
+        let hopeless = "0/2 nodes are available: 2 Preemption is not helpful for scheduling.";
+        check("a:0:1@n1", asking("x", 9, "2"), &format!("{prefix}{hopeless}"));
+        let mut never = asking("x", 9, "1");
+        never["spec"]["preemptionPolicy"] = json!("Never");
+        check("a:0:1@n1 b:0:1@n2", never, &format!("{prefix}not eligible due to preemptionPolicy=Never."));
+    }
+
+    #[test]
+    fn breaks_budgets_last() {
+        let budget: PodDisruptionBudget = serde_json::from_value(json!({
+            "metadata": {"name": "keep", "namespace": "default"},
+            "spec": {"selector": {"matchLabels": {"name": "a"}}},
+            "status": {"disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}
+        }))
+        .unwrap();
+        check_with("a:0:1@n1 b:5:1@n2", asking("x", 10, "1"), &[Arc::new(budget)], "n2: b");
+    }
+}

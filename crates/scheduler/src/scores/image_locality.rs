@@ -1,0 +1,43 @@
+//! Nodes that have the pod's images already, large ones above all.
+
+use super::MAX;
+use crate::cluster::Cluster;
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
+
+const SMALL_BYTES: i64 = 23 * 1024 * 1024;
+const LARGE_BYTES: i64 = 1000 * 1024 * 1024;
+
+pub fn score(pod: &PodInfo, cluster: &Cluster, nodes: &[&NodeInfo]) -> Vec<i64> {
+    let all = cluster.nodes().len().max(1) as f64;
+    let largest = LARGE_BYTES * pod.images.len().max(1) as i64;
+    // An image that few nodes have counts less, or the first node to pull one would draw all the pods.
+    let spread: Vec<f64> = pod.images.iter().map(|image| cluster.nodes_with_image(image) as f64 / all).collect();
+    let score = |node: &&NodeInfo| {
+        let present = pod.images.iter().zip(&spread);
+        let bytes: i64 = present.map(|(image, spread)| (node.images.get(image).copied().unwrap_or(0) as f64 * spread) as i64).sum();
+        MAX * (bytes.clamp(SMALL_BYTES, largest) - SMALL_BYTES) / (largest - SMALL_BYTES)
+    };
+    nodes.iter().map(score).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{cluster_of, pod};
+
+    #[test]
+    fn prefers_nodes_with_the_image() {
+        let image = |name: &str, megabytes: i64| json!({"names": [name], "sizeBytes": megabytes << 20});
+        let cluster = cluster_of(&[
+            json!({"metadata": {"name": "a"}, "status": {"images": [image("nginx:latest", 800)]}}),
+            json!({"metadata": {"name": "b"}, "status": {"images": [image("nginx:latest", 2000)]}}),
+            json!({"metadata": {"name": "c"}, "status": {"images": [image("busybox:latest", 2)]}}),
+        ]);
+        let nodes: Vec<&NodeInfo> = cluster.nodes().iter().collect();
+        let wanted = pod(json!({"spec": {"containers": [{"name": "c", "image": "nginx"}]}}));
+        assert_eq!(score(&wanted, &cluster, &nodes), [52, 100, 0]);
+    }
+}

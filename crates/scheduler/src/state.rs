@@ -1,0 +1,115 @@
+//! Everything that the scheduler knows, and what news from the API does to it.
+//!
+//! Invariant: handlers only record; they decide nothing and wait for nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use client::{Change, ObjectKey};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use tokio::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::pod_info::PodInfo;
+use crate::queue::{News, Queue};
+
+pub struct State {
+    pub cluster: Cluster,
+    pub queue: Queue,
+    pub budgets: BTreeMap<ObjectKey, Arc<PodDisruptionBudget>>,
+    pub scheduler_name: String,
+}
+
+impl State {
+    pub fn new(scheduler_name: String) -> Self {
+        State { cluster: Cluster::default(), queue: Queue::default(), budgets: BTreeMap::new(), scheduler_name }
+    }
+
+    pub fn pod_changed(&mut self, change: &Change<Pod>, now: Instant) {
+        if let Change::Updated { old, new } = change
+            && is_settled(old, new)
+            && self.cluster.is_confirmed(new.metadata.uid.as_deref().unwrap_or_default())
+        {
+            return;
+        }
+        let pod = change.object();
+        let info = Arc::new(PodInfo::new(pod.clone()));
+        let gone = matches!(change, Change::Deleted(_)) || info.is_finished();
+        match info.node_name().map(str::to_owned) {
+            Some(_) if gone => self.pod_left(&info, now),
+            Some(node) => {
+                self.queue.remove(&info.uid);
+                let shrank = match self.cluster.placed(&info.uid) {
+                    Some((before, _)) => before.requests != info.requests || before.terminating != info.terminating,
+                    None => false,
+                };
+                self.cluster.place(info, &node, false);
+                self.queue.tell(News::PodCame, now);
+                if shrank {
+                    self.queue.tell(News::PodLeft, now);
+                }
+            }
+            None if gone || info.terminating => {
+                self.queue.remove(&info.uid);
+                self.pod_left(&info, now);
+            }
+            None if self.is_mine(&info) => self.queue.add(info, now),
+            None => {}
+        }
+    }
+
+    fn pod_left(&mut self, info: &PodInfo, now: Instant) {
+        self.queue.remove(&info.uid);
+        self.cluster.unnominate(&info.uid);
+        if self.cluster.remove(&info.uid).is_some() {
+            self.queue.tell(News::PodLeft, now);
+        }
+    }
+
+    fn is_mine(&self, info: &PodInfo) -> bool {
+        let name = info.spec().and_then(|spec| spec.scheduler_name.as_deref()).filter(|name| !name.is_empty());
+        name.unwrap_or("default-scheduler") == self.scheduler_name
+    }
+
+    pub fn node_changed(&mut self, change: &Change<Node>, now: Instant) {
+        match change {
+            Change::Added(node) => {
+                self.cluster.set_node(node.clone());
+                self.queue.tell(News::NodeCame, now);
+            }
+            Change::Updated { old, new } => {
+                let allocatable = |node: &Node| node.status.as_ref().and_then(|status| status.allocatable.clone());
+                let images = |node: &Node| node.status.as_ref().and_then(|status| status.images.clone());
+                let taints = |node: &Node| node.spec.as_ref().and_then(|spec| spec.taints.clone());
+                let cordoned = |node: &Node| node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
+                let (more, labels) = (allocatable(old) != allocatable(new), old.metadata.labels != new.metadata.labels);
+                let (retainted, uncordoned) = (taints(old) != taints(new), cordoned(old) && !cordoned(new));
+                let touched = more || labels || retainted || cordoned(old) != cordoned(new) || images(old) != images(new);
+                if !touched {
+                    return; // A heartbeat.
+                }
+                self.cluster.set_node(new.clone());
+                let news = News::NodeChanged { allocatable: more, labels, taints: retainted, uncordoned };
+                self.queue.tell(news, now);
+            }
+            Change::Deleted(node) => self.cluster.remove_node(node.metadata.name.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
+/// Whether nothing changed that a decision about any pod could depend on.
+fn is_settled(old: &Pod, new: &Pod) -> bool {
+    let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+    let started = |pod: &Pod| pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
+    let allocated = |pod: &Pod| {
+        let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+        statuses.into_iter().flatten().filter_map(|status| status.allocated_resources.clone()).collect::<Vec<_>>()
+    };
+    old.spec == new.spec
+        && old.metadata.labels == new.metadata.labels
+        && old.metadata.deletion_timestamp == new.metadata.deletion_timestamp
+        && phase(old) == phase(new)
+        && started(old) == started(new)
+        && allocated(old) == allocated(new)
+}
