@@ -90,6 +90,12 @@ impl Problems {
         self.add(ProblemReason::Invalid, at, Some(&printed(at.value)), detail);
     }
 
+    /// The same for a map or an object, where the cursor's value may be missing (Go sees `{}` or null).
+    pub fn invalid_object(&mut self, at: &Cursor, detail: &str) {
+        let value = if at.exists() { printed(at.value) } else { "null".to_owned() };
+        self.add(ProblemReason::Invalid, at, Some(&value), detail);
+    }
+
     /// The same for a text, where the cursor's value may be missing (Go sees `""`).
     pub fn invalid_str(&mut self, at: &Cursor, value: &str, detail: &str) {
         self.add(ProblemReason::Invalid, at, Some(&go_quoted(value)), detail);

@@ -100,7 +100,10 @@ mod tests {
             assert!(api::schema::definition(kind.definition).is_some(), "no schema for {}", kind.definition);
             let stored = !matches!(kind.verbs, super::super::Verbs::Create | super::super::Verbs::Read);
             assert_eq!(!kind.storage.is_empty(), stored, "storage of {}", kind.plural);
-            assert_eq!(kind.columns[0].format, "name");
+            assert!(kind.columns.iter().any(|column| column.format == "name"), "name of {}", kind.plural);
+            for column in kind.columns {
+                assert!(!column.description().is_empty(), "{} of {}", column.name, kind.plural);
+            }
         }
     }
 }

@@ -1,8 +1,14 @@
 //! A pod on every node.
 
-use crate::kinds::lifecycle;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::kinds::cursor::walk;
+use crate::kinds::edit::{default, default_text, make, object as object_at, text as text_of};
+use crate::kinds::pod_spec::{self, defaults};
+use crate::kinds::printing::{self, AGE, CONTAINERS, IMAGES, NAME, integer, text, wide};
 use crate::kinds::subresources::STATUS;
-use crate::kinds::{Kind, NAMESPACED};
+use crate::kinds::{Cursor, Kind, NAMESPACED, Problems, checks, lifecycle};
 
 pub static KIND: Kind = Kind {
     group: "apps",
@@ -14,7 +20,149 @@ pub static KIND: Kind = Kind {
     definition: "io.k8s.api.apps.v1.DaemonSet",
     storage: "daemonsets",
     subresources: &[STATUS],
-    prepare_create: lifecycle::first_generation,
-    prepare_update: lifecycle::keep_status_and_count,
+    defaults: default_daemon_set,
+    prepare_create: |object| {
+        lifecycle::first_generation(object);
+        object["status"] = json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0});
+        // Old clients' template generation, still counted.
+        annotate_template_generation(object, 1);
+    },
+    prepare_update,
+    validate,
+    validate_update: |new, old, problems| {
+        problems.immutable(&Cursor::root(new).at("spec.selector"), walk(old, "spec.selector"));
+    },
+    validate_status_update,
+    warnings: |new, old| pod_spec::template_warnings(new, old, "spec.template"),
+    columns: &[
+        NAME,
+        integer("Desired", "io.k8s.api.apps.v1.DaemonSetStatus#desiredNumberScheduled"),
+        integer("Current", "io.k8s.api.apps.v1.DaemonSetStatus#currentNumberScheduled"),
+        integer("Ready", "io.k8s.api.apps.v1.DaemonSetStatus#numberReady"),
+        integer("Up-to-date", "io.k8s.api.apps.v1.DaemonSetStatus#updatedNumberScheduled"),
+        integer("Available", "io.k8s.api.apps.v1.DaemonSetStatus#numberAvailable"),
+        text("Node Selector", "io.k8s.api.core.v1.PodSpec#nodeSelector"),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+        wide("Selector", "io.k8s.api.apps.v1.DaemonSetSpec#selector"),
+    ],
+    cells,
     ..NAMESPACED
 };
+
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn annotate_template_generation(object: &mut Value, generation: i64) {
+    let Some(map) = object.as_object_mut() else { return };
+    make(make(map, "metadata"), "annotations").insert(TEMPLATE_GENERATION.into(), generation.to_string().into());
+}
+
+fn prepare_update(new: &mut Value, old: &Value) {
+    lifecycle::keep_status_and_count(new, old);
+    let before = walk(old, "metadata.annotations").get(TEMPLATE_GENERATION).and_then(Value::as_str).unwrap_or("0");
+    let changed = walk(new, "spec.template") != walk(old, "spec.template");
+    annotate_template_generation(new, before.parse::<i64>().unwrap_or(0) + i64::from(changed));
+}
+
+fn default_daemon_set(object: &mut Value) {
+    defaults::default_template(object, "spec.template");
+    let Some(spec) = object_at(object, "spec") else { return };
+    let strategy = make(spec, "updateStrategy");
+    default_text(strategy, "type", "RollingUpdate");
+    if text_of(strategy, "type") == "RollingUpdate" {
+        let rolling = make(strategy, "rollingUpdate");
+        default(rolling, "maxUnavailable", 1);
+        default(rolling, "maxSurge", 0);
+    }
+    default(spec, "revisionHistoryLimit", 10);
+}
+
+fn validate(object: &Value, problems: &mut Problems) {
+    let root = Cursor::root(object);
+    let spec = root.at("spec");
+    let (selector, template) = (spec.at("selector"), spec.at("template"));
+    checks::label_selector(&selector, problems);
+    if !pod_spec::selector_matches(&selector, &template) {
+        problems.invalid_object(&template.at("metadata.labels"), pod_spec::SELECTOR_MISMATCH);
+    }
+    if checks::selects_everything(&selector) {
+        problems.invalid_object(&selector, "empty selector is invalid for daemonset");
+    }
+    pod_spec::validate_template(&template, problems);
+    let policy = template.at("spec.restartPolicy");
+    if policy.str() != "Always" {
+        problems.not_supported(&policy, &["Always"]);
+    }
+    let deadline = template.at("spec.activeDeadlineSeconds");
+    if deadline.exists() {
+        problems.invalid(&deadline, "must not be specified");
+    }
+    checks::non_negative(&spec.at("minReadySeconds"), problems);
+    validate_strategy(&spec.at("updateStrategy"), problems);
+    checks::non_negative(&spec.at("revisionHistoryLimit"), problems);
+}
+
+fn validate_strategy(strategy: &Cursor, problems: &mut Problems) {
+    match strategy.at("type").str() {
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            let rolling = strategy.at("rollingUpdate");
+            if !rolling.exists() {
+                problems.required(&rolling, "");
+                return;
+            }
+            let (unavailable, surge) = (rolling.at("maxUnavailable"), rolling.at("maxSurge"));
+            checks::non_negative_number_or_percent(&unavailable, problems);
+            checks::non_negative_number_or_percent(&surge, problems);
+            let has = |at: &Cursor| checks::number_or_percent(at.value) != 0;
+            match (has(&unavailable), has(&surge)) {
+                (true, true) => problems.invalid(&surge, "may not be set when maxUnavailable is non-zero"),
+                (false, false) => problems.required(&unavailable, "cannot be 0 when maxSurge is 0"),
+                _ => {}
+            }
+            checks::not_over_hundred_percent(&unavailable, problems);
+            checks::not_over_hundred_percent(&surge, problems);
+        }
+        _ => checks::one_of(&strategy.at("type"), &["OnDelete", "RollingUpdate"], problems),
+    }
+}
+
+fn validate_status_update(new: &Value, old: &Value, problems: &mut Problems) {
+    let root = Cursor::root(new);
+    let status = root.at("status");
+    for field in [
+        "currentNumberScheduled",
+        "numberMisscheduled",
+        "desiredNumberScheduled",
+        "numberReady",
+        "observedGeneration",
+        "updatedNumberScheduled",
+        "numberAvailable",
+        "numberUnavailable",
+        "collisionCount",
+    ] {
+        checks::non_negative(&status.at(field), problems);
+    }
+    let collisions = status.at("collisionCount");
+    if collisions.int() < walk(old, "status.collisionCount").as_i64().unwrap_or(0) {
+        problems.invalid_plain(&collisions, collisions.int(), "cannot be decremented");
+    }
+}
+
+fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
+    let [names, images] = printing::containers(walk(object, "spec.template.spec"));
+    vec![
+        printing::name(object),
+        printing::int_at(object, "status.desiredNumberScheduled"),
+        printing::int_at(object, "status.currentNumberScheduled"),
+        printing::int_at(object, "status.numberReady"),
+        printing::int_at(object, "status.updatedNumberScheduled"),
+        printing::int_at(object, "status.numberAvailable"),
+        printing::labels(walk(object, "spec.template.spec.nodeSelector")).into(),
+        printing::age(object, now),
+        names,
+        images,
+        printing::selector(walk(object, "spec.selector")).into(),
+    ]
+}

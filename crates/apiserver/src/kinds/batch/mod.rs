@@ -2,3 +2,5 @@
 
 pub mod cron_job;
 pub mod job;
+mod job_validation;
+mod schedule;

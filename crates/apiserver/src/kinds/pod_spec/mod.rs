@@ -5,7 +5,8 @@ pub mod tolerations;
 
 use serde_json::Value;
 
-use super::{Cursor, Problems};
+use super::cursor::walk;
+use super::{Cursor, Problems, checks};
 
 pub const SELECTOR_MISMATCH: &str = "`selector` does not match template `labels`";
 
@@ -19,6 +20,32 @@ pub enum Of {
 pub fn validate(_spec: &Cursor, _of: Of, _problems: &mut Problems) {}
 
 pub fn validate_annotations(_annotations: &Cursor, _problems: &mut Problems) {}
+
+/// Whether a `metav1.LabelSelector` selects the template's labels. One that cannot be parsed has been reported already.
+pub fn selector_matches(selector: &Cursor, template: &Cursor) -> bool {
+    if checks::selects_everything(selector) {
+        return true;
+    }
+    let labels = template.at("metadata.labels");
+    match api::selector::LabelSelector::from_json(selector.value) {
+        Ok(selector) => selector.matches_with(|key| labels.value.get(key).and_then(Value::as_str)),
+        Err(_) => true,
+    }
+}
+
+/// The same where claims of these names count as volumes.
+pub fn validate_template_with_claims(template: &Cursor, _claims: &[&str], problems: &mut Problems) {
+    validate_template(template, problems);
+}
+
+/// Warnings about a template that is new or changed.
+pub fn template_warnings(new: &Value, old: Option<&Value>, path: &str) -> Vec<String> {
+    let template = walk(new, path);
+    if old.is_some_and(|old| walk(old, path) == template) {
+        return Vec::new();
+    }
+    warnings(walk(template, "spec"), &format!("{path}.spec"))
+}
 
 /// Metadata and spec of a template.
 pub fn validate_template(template: &Cursor, problems: &mut Problems) {
