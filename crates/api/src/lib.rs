@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod hash;
+pub mod json;
 pub mod names;
 pub mod quantity;
 pub mod schema;
