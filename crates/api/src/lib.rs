@@ -6,6 +6,7 @@ pub mod clock;
 pub mod hash;
 pub mod json;
 pub mod names;
+pub mod patch;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
