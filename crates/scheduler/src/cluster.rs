@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
 
-use crate::counts::MatchCounts;
+use crate::counts::{Count, Counted, MatchCounts};
 use crate::node_info::NodeInfo;
 use crate::pod_info::{PodInfo, Selector};
 use crate::storage::Storage;
@@ -179,10 +179,9 @@ impl Cluster {
     }
 
     /// Pods that wait for room on the node and have the right of way before `pod`.
-    pub fn nominated_before<'a>(&'a self, node: &str, pod: &PodInfo) -> impl Iterator<Item = &'a Arc<PodInfo>> {
-        let (uid, priority) = (pod.uid.clone(), pod.priority);
+    pub fn nominated_before<'a>(&'a self, node: &str, pod: &'a PodInfo) -> impl Iterator<Item = &'a Arc<PodInfo>> {
         let waiting = self.nominated.get(node).into_iter().flatten();
-        waiting.filter(move |other| other.uid != uid && other.priority >= priority)
+        waiting.filter(|other| other.uid != pod.uid && other.priority >= pod.priority)
     }
 
     pub fn nodes_with_image(&self, image: &str) -> usize {
@@ -201,20 +200,21 @@ impl Cluster {
         }
     }
 
-    /// Per node, how many placed pods of the namespace match: all of them, or only those not terminating.
-    pub fn count(&self, namespace: &str, selector: &Selector, live_only: bool) -> HashMap<&str, i64> {
-        if let Some(counted) = self.counts.get(namespace, selector) {
-            let counts = counted.iter().map(|(node, count)| (node.as_str(), if live_only { count.live } else { count.all }));
-            return counts.filter(|(_, count)| *count > 0).collect();
+    /// Per node, how many placed pods of the namespace match.
+    pub fn count(&self, namespace: &str, selector: &Selector) -> Counted<'_> {
+        if let Some(kept) = self.counts.get(namespace, selector) {
+            return Counted::Kept(kept);
         }
-        let mut counts = HashMap::new();
+        let mut counts: HashMap<&str, Count> = HashMap::new();
         for uid in self.by_namespace.get(namespace).into_iter().flatten() {
             let Some(placed) = self.placed.get(uid) else { continue };
-            if selector.matcher.matches(&placed.info.labels) && !(live_only && placed.info.terminating) {
-                *counts.entry(placed.node.as_str()).or_insert(0) += 1;
+            if selector.matcher.matches(&placed.info.labels) {
+                let count = counts.entry(placed.node.as_str()).or_default();
+                count.all += 1;
+                count.live += i64::from(!placed.info.terminating);
             }
         }
-        counts
+        Counted::Fresh(counts)
     }
 
     fn count_images(&mut self, index: usize, present: bool) {

@@ -30,6 +30,29 @@ pub struct Count {
     pub live: i64,
 }
 
+/// Counts by node, kept or made for this once.
+pub enum Counted<'a> {
+    Kept(&'a HashMap<String, Count>),
+    Fresh(HashMap<&'a str, Count>),
+}
+
+impl Counted<'_> {
+    pub fn at(&self, node: &str) -> Count {
+        match self {
+            Counted::Kept(counts) => counts.get(node).copied(),
+            Counted::Fresh(counts) => counts.get(node).copied(),
+        }
+        .unwrap_or_default()
+    }
+
+    pub fn for_each(&self, mut each: impl FnMut(&str, Count)) {
+        match self {
+            Counted::Kept(counts) => counts.iter().for_each(|(node, count)| each(node, *count)),
+            Counted::Fresh(counts) => counts.iter().for_each(|(node, count)| each(node, *count)),
+        }
+    }
+}
+
 impl MatchCounts {
     pub fn knows(&mut self, namespace: &str, selector: &Selector) -> bool {
         self.uses += 1;

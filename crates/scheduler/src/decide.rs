@@ -237,4 +237,32 @@ mod tests {
     fn looks_at_a_part_of_a_large_cluster() {
         assert_eq!([1, 99, 100, 250, 1000, 5000, 20000].map(sample_size), [1, 99, 100, 120, 420, 500, 1000]);
     }
+
+    /// A measurement: `cargo nextest run -p scheduler --run-ignored only --no-capture`.
+    #[test]
+    #[ignore = "a measurement"]
+    fn decides_fast() {
+        use std::io::Write as _;
+        for (nodes, pods) in [(1, 100), (100, 2000), (5000, 10_000)] {
+            let nodes: Vec<Value> = (0..nodes).map(|number| node(&format!("n{number}"), "64")).collect();
+            let mut cluster = cluster_of(&nodes);
+            let selector = [("app".to_owned(), "web".to_owned())].into();
+            cluster.default_selectors.services.entry("default".into()).or_default().insert("web".into(), selector);
+            let (mut next_start, mut dice) = (0, 1usize);
+            let began = std::time::Instant::now();
+            for number in 0..pods {
+                let pod = pod(json!({"metadata": {"name": format!("p{number}"), "labels": {"app": "web"}}}));
+                prepare(&pod, &mut cluster);
+                let mut below = |bound| {
+                    dice = dice.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    (dice >> 33) % bound
+                };
+                if let Outcome::Chosen { node, .. } = decide(&pod, &cluster, Fairness { next_start: &mut next_start, below: &mut below }) {
+                    cluster.place(std::sync::Arc::new(pod), &node, true);
+                }
+            }
+            let rate = pods as f64 / began.elapsed().as_secs_f64();
+            writeln!(std::io::stderr(), "{} nodes: {rate:.0} pods/s", nodes.len()).unwrap();
+        }
+    }
 }

@@ -9,7 +9,7 @@
 
 mod act;
 pub mod cluster;
-mod counts;
+pub mod counts;
 pub mod cycle;
 pub mod decide;
 mod default_spread;

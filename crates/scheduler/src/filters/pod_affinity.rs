@@ -112,11 +112,11 @@ fn count_wanted(wanted: &mut [Places], terms: &[AffinityTerm], node: &NodeInfo, 
 
 fn count_term(places: &mut Places, term: &AffinityTerm, cluster: &Cluster) {
     for namespace in namespaces(term, cluster) {
-        for (node, count) in cluster.count(&namespace, &term.selector, false) {
+        cluster.count(&namespace, &term.selector).for_each(|node, count| {
             if let Some(node) = cluster.node(node) {
-                add(places, &term.topology_key, node, count);
+                add(places, &term.topology_key, node, count.all);
             }
-        }
+        });
     }
 }
 

@@ -22,13 +22,13 @@ pub struct SpreadCounts<'a> {
 pub fn count<'a>(pod: &'a PodInfo, cluster: &Cluster) -> Vec<SpreadCounts<'a>> {
     let constraints: Vec<&SpreadConstraint> = pod.spread.iter().filter(|constraint| constraint.hard).collect();
     let count = |constraint: &&'a SpreadConstraint| {
-        let matching = cluster.count(&pod.key.namespace, &constraint.selector, true);
+        let matching = cluster.count(&pod.key.namespace, &constraint.selector);
         let mut places = HashMap::new();
         // A node without all of the keys is no place for any of the constraints.
         let eligible = cluster.nodes().iter().filter(|node| has_all_keys(node, &constraints) && is_domain(pod, constraint, node));
         for node in eligible {
             let Some(place) = node.labels.get(&constraint.topology_key) else { continue };
-            let here = matching.get(node.name.as_str()).copied().unwrap_or(0);
+            let here = matching.at(&node.name).live;
             match places.get_mut(place) {
                 Some(count) => *count += here,
                 None => {

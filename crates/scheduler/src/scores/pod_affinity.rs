@@ -20,11 +20,11 @@ pub fn score(pod: &PodInfo, cluster: &Cluster, nodes: &[&NodeInfo]) -> Vec<i64> 
     let own = own.chain(pod.preferred_anti_affinity.iter().map(|(weight, term)| (-weight, term)));
     for (weight, term) in own {
         for namespace in namespaces(term, cluster) {
-            for (node, count) in cluster.count(&namespace, &term.selector, false) {
+            cluster.count(&namespace, &term.selector).for_each(|node, count| {
                 if let Some(node) = cluster.node(node) {
-                    add(&mut places, term, node, weight * count);
+                    add(&mut places, term, node, weight * count.all);
                 }
-            }
+            });
         }
     }
     for uid in &cluster.weighing {

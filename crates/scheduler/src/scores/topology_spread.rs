@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::MAX;
 use crate::cluster::Cluster;
+use crate::counts::Counted;
 use crate::filters::topology_spread::is_domain;
 use crate::node_info::NodeInfo;
 use crate::pod_info::{PodInfo, SpreadConstraint};
@@ -18,7 +19,7 @@ pub fn score(pod: &PodInfo, cluster: &Cluster, nodes: &[&NodeInfo]) -> Vec<i64> 
     // By default a node without a zone is still spread over by name.
     let all_keys = !pod.spread.is_empty();
     let ignored = |node: &NodeInfo| all_keys && constraints.iter().any(|constraint| !node.labels.contains_key(&constraint.topology_key));
-    let counts: Vec<Counts> = constraints.iter().map(|constraint| count(pod, constraint, cluster, nodes, &ignored)).collect();
+    let counts: Vec<Counts<'_>> = constraints.iter().map(|constraint| count(pod, constraint, cluster, nodes, &ignored)).collect();
     let crowd = |node: &&NodeInfo| {
         if ignored(node) {
             return None;
@@ -48,40 +49,48 @@ pub fn soft_constraints(pod: &PodInfo, cluster: &Cluster) -> Vec<SpreadConstrain
     pod.spread.iter().filter(|constraint| !constraint.hard).cloned().collect()
 }
 
-struct Counts {
-    /// By place, or by node name if each node is a place of its own.
-    pods: HashMap<String, i64>,
-    by_node: bool,
+struct Counts<'a> {
+    matching: Counted<'a>,
+    /// Matching pods by place; `None` if each node is a place of its own.
+    places: Option<HashMap<&'a str, i64>>,
     /// Lets a few large places count for as much as many small ones.
     weight: f64,
 }
 
-impl Counts {
+impl Counts<'_> {
     fn at(&self, node: &NodeInfo, place: &str) -> i64 {
-        self.pods.get(if self.by_node { node.name.as_str() } else { place }).copied().unwrap_or(0)
+        match &self.places {
+            None => self.matching.at(&node.name).live,
+            Some(places) => places.get(place).copied().unwrap_or(0),
+        }
     }
 }
 
-fn count(pod: &PodInfo, constraint: &SpreadConstraint, cluster: &Cluster, nodes: &[&NodeInfo], ignored: &dyn Fn(&NodeInfo) -> bool) -> Counts {
-    let matching = cluster.count(&pod.key.namespace, &constraint.selector, true);
-    let by_node = constraint.topology_key == HOSTNAME;
-    let mut pods: HashMap<String, i64> = HashMap::new();
-    let places = if by_node {
-        pods.extend(matching.into_iter().map(|(node, count)| (node.to_owned(), count)));
-        nodes.iter().filter(|node| !ignored(node)).count()
-    } else {
-        let offered = nodes.iter().filter(|node| !ignored(node));
-        pods.extend(offered.filter_map(|node| node.labels.get(&constraint.topology_key)).map(|place| (place.clone(), 0)));
-        for (name, count) in matching {
+fn count<'a>(
+    pod: &PodInfo,
+    constraint: &SpreadConstraint,
+    cluster: &'a Cluster,
+    nodes: &[&'a NodeInfo],
+    ignored: &dyn Fn(&NodeInfo) -> bool,
+) -> Counts<'a> {
+    let matching = cluster.count(&pod.key.namespace, &constraint.selector);
+    let offered = nodes.iter().filter(|node| !ignored(node));
+    if constraint.topology_key == HOSTNAME {
+        let weight = ((offered.count() + 2) as f64).ln();
+        return Counts { matching, places: None, weight };
+    }
+    let place = |node: &'a NodeInfo| node.labels.get(&constraint.topology_key).map(String::as_str);
+    let mut places: HashMap<&str, i64> = offered.filter_map(|node| place(node)).map(|place| (place, 0)).collect();
+    if !places.is_empty() {
+        matching.for_each(|name, count| {
             let node = cluster.node(name).filter(|node| !ignored(node) && is_domain(pod, constraint, node));
-            let place = node.and_then(|node| node.labels.get(&constraint.topology_key));
-            if let Some(total) = place.and_then(|place| pods.get_mut(place)) {
-                *total += count;
+            if let Some(total) = node.and_then(place).and_then(|place| places.get_mut(place)) {
+                *total += count.live;
             }
-        }
-        pods.len()
-    };
-    Counts { pods, by_node, weight: ((places + 2) as f64).ln() }
+        });
+    }
+    let weight = ((places.len() + 2) as f64).ln();
+    Counts { matching, places: Some(places), weight }
 }
 
 #[cfg(test)]
@@ -105,7 +114,7 @@ mod tests {
         check("zone", "", &[100, 100, 100, 0]);
         check("zone", "a1:2", &[0, 0, 100, 0]);
         check("zone", "a1:1 a2:1 b1:1", &[33, 33, 100, 0]);
-        check("kubernetes.io/hostname", "a1:4 a2:2", &[0, 57, 100, 100]);
+        check("kubernetes.io/hostname", "a1:4 a2:2", &[0, 42, 100, 100]);
     }
 
     #[test]
