@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
@@ -18,6 +19,8 @@ pub enum CriError {
     /// Answered by a runtime or kernel that cannot do this.
     Unimplemented(String),
     Unavailable(String),
+    /// An exec that did not end in its time.
+    DeadlineExceeded(String),
     Internal(String),
 }
 
@@ -27,6 +30,7 @@ impl std::fmt::Display for CriError {
         | CriError::InvalidArgument(text)
         | CriError::Unimplemented(text)
         | CriError::Unavailable(text)
+        | CriError::DeadlineExceeded(text)
         | CriError::Internal(text)) = self;
         f.write_str(text)
     }
@@ -36,7 +40,8 @@ impl std::error::Error for CriError {}
 
 pub type CriResult<T> = Result<T, CriError>;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PodSandboxMetadata {
     pub name: String,
     pub uid: String,
@@ -44,21 +49,22 @@ pub struct PodSandboxMetadata {
     pub attempt: u32,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DnsConfig {
     pub servers: Vec<String>,
     pub searches: Vec<String>,
     pub options: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {
     Tcp,
     Udp,
     Sctp,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PortMapping {
     pub protocol: Protocol,
     pub container_port: u16,
@@ -66,7 +72,7 @@ pub struct PortMapping {
     pub host_ip: String,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NamespaceMode {
     #[default]
     Pod,
@@ -75,14 +81,15 @@ pub enum NamespaceMode {
 }
 
 /// `Pod`: shared by the pod's containers; `Container`: one each; `Node`: the host's.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NamespaceOptions {
     pub network: NamespaceMode,
     pub pid: NamespaceMode,
     pub ipc: NamespaceMode,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub enum SeccompProfile {
     #[default]
     Unconfined,
@@ -91,7 +98,8 @@ pub enum SeccompProfile {
     Localhost(String),
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PodSandboxConfig {
     pub metadata: PodSandboxMetadata,
     pub hostname: String,
@@ -127,7 +135,7 @@ pub struct PodSandboxStatus {
     pub annotations: Labels,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountPropagation {
     #[default]
     Private,
@@ -135,7 +143,8 @@ pub enum MountPropagation {
     Bidirectional,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Mount {
     pub container_path: String,
     pub host_path: String,
@@ -144,7 +153,8 @@ pub struct Mount {
     pub propagation: MountPropagation,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Device {
     pub container_path: String,
     pub host_path: String,
@@ -152,7 +162,8 @@ pub struct Device {
     pub permissions: String,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LinuxContainerResources {
     /// Microseconds.
     pub cpu_period: i64,
@@ -167,7 +178,8 @@ pub struct LinuxContainerResources {
     pub pids_limit: i64,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LinuxContainerSecurityContext {
     pub privileged: bool,
     pub add_capabilities: Vec<String>,
@@ -186,13 +198,15 @@ pub struct LinuxContainerSecurityContext {
     pub namespaces: NamespaceOptions,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ContainerMetadata {
     pub name: String,
     pub attempt: u32,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ContainerConfig {
     pub metadata: ContainerMetadata,
     /// An image ID (config digest, `sha256:...`) that `ImageService` knows.
