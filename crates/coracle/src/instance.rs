@@ -25,6 +25,11 @@ impl Instance {
         Instance { data_dir: data_dir.into(), name: format!("coracle-{hash:08x}"), bridge: format!("cor{hash:08x}") }
     }
 
+    /// Whether it is the installation that owns the machine.
+    pub fn is_default(&self) -> bool {
+        self.data_dir == Path::new(DEFAULT_DATA_DIR)
+    }
+
     pub fn tls(&self) -> PathBuf {
         self.data_dir.join("server/tls")
     }

@@ -9,6 +9,7 @@ mod kubeconfig;
 mod local;
 mod manifests;
 mod node;
+mod pod_network;
 mod server;
 
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     // Before any thread exists: the shim forks and must stay single-threaded.
-    if arguments.get(1).is_some_and(|it| it == runtime::shim::SUBCOMMAND) {
+    if arguments.get(1).is_some_and(|it| it == runtime::shim::COMMAND) {
         runtime::shim::main(&arguments[2..]);
     }
     commands::run(&arguments)

@@ -1,0 +1,212 @@
+//! Control plane and node in one process: what is made in which order, and who is given what.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use api::clock::Clock;
+use apiserver::pki::{self, ClientName, Pki};
+use apiserver::{ApiServer, KubeletAccess, TlsConfig};
+use client::{EventRecorder, Informers};
+use controllers::{ControllerManager, ControllersConfig};
+use ipnet::IpNet;
+use net::host::HostNetwork;
+use scheduler::{Scheduler, SchedulerConfig};
+use store::embedded::{EmbeddedStore, Settings};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::instance::Instance;
+use crate::{kubeconfig, manifests, node};
+
+/// Runs until cancelled. Containers go on after it returns.
+pub async fn run(config: Config, instance: Instance, cancel: CancellationToken) -> Result<(), String> {
+    let clock = Clock::system();
+    let node_ip = node_ip(&config)?;
+    let listener = TcpListener::bind(SocketAddr::new(config.bind_address, config.https_listen_port))
+        .await
+        .map_err(|cause| format!("{}:{}: {cause}", config.bind_address, config.https_listen_port))?;
+    let pki = Pki::open(&instance.tls(), clock.now()).map_err(|cause| cause.to_string())?;
+    let server = api_server(&config, &instance, &pki, node_ip, &clock, &cancel).await?;
+    let tls = serving_certificate(&config, &pki, node_ip)?;
+    let serving = tokio::spawn(server.clone().serve(listener, tls, cancel.clone()));
+    write_kubeconfigs(&config, &instance, &pki)?;
+    tracing::info!(port = config.https_listen_port, "API server is ready");
+
+    let manager = client::in_process_as(server.in_process("system:kube-controller-manager", &[]), "kube-controller-manager");
+    let informers = Informers::new(manager.clone(), cancel.clone());
+    start_control_plane(&config, &server, &pki, &informers, manager, &clock, &cancel);
+    if !config.disable_agent {
+        let user = format!("system:node:{}", config.node_name);
+        let control_plane = node::ControlPlane {
+            node_client: client::in_process_as(server.in_process(&user, &["system:nodes"]), "kubelet"),
+            informers: informers.clone(),
+            kubelet_tls: kubelet_certificate(&config, &pki, node_ip)?,
+            clock: clock.clone(),
+        };
+        node::start(&config, &instance, node_ip, control_plane, &cancel).await?;
+    }
+    let administrator = client::in_process_as(server.in_process("system:admin", &["system:masters"]), "coracle");
+    tokio::spawn(cluster_dns_service(administrator.clone(), config.cluster_dns));
+    tokio::spawn(manifests::run(administrator, instance.manifests(), cancel.clone()));
+
+    tokio::select! {
+        () = cancel.cancelled() => Ok(()),
+        ended = serving => match ended {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(cause)) => Err(format!("API server: {cause}")),
+            Err(cause) => Err(format!("API server: {cause}")),
+        },
+    }
+}
+
+async fn api_server(
+    config: &Config,
+    instance: &Instance,
+    pki: &Pki,
+    node_ip: IpAddr,
+    clock: &Clock,
+    cancel: &CancellationToken,
+) -> Result<Arc<ApiServer>, String> {
+    let failed = |cause: pki::PkiError| cause.to_string();
+    // Leases and events change all the time and nobody asks for their past.
+    let settings = Settings {
+        ephemeral_prefixes: vec!["/registry/leases/".into(), "/registry/events/".into()],
+        ..Settings::default()
+    };
+    let directory = instance.store();
+    let store = tokio::task::spawn_blocking(move || EmbeddedStore::open_with(&directory, settings))
+        .await
+        .map_err(|cause| cause.to_string())?
+        .map_err(|cause| format!("{}: {cause}", instance.store().display()))?;
+    let kubelet_client = ClientName {
+        file: "apiserver-kubelet-client",
+        user: "kube-apiserver-kubelet-client",
+        groups: &["system:masters"],
+    };
+    let settings = apiserver::Config {
+        service_cidrs: vec![config.service_cidr],
+        node_ports: config.node_ports.0..=config.node_ports.1,
+        advertise_address: config.advertise_address.unwrap_or(node_ip),
+        advertise_port: config.https_listen_port,
+        cluster_domain: config.cluster_domain.clone(),
+        kubelet: Some(KubeletAccess {
+            identity: pki.client(kubelet_client).map_err(failed)?,
+            authority_pem: Some(pki.authority_pem().to_string()),
+        }),
+        cancel: cancel.clone(),
+        ..apiserver::Config::new(Arc::new(store), clock.clone(), pki.service_account_key().map_err(failed)?)
+    };
+    ApiServer::new(settings).await.map_err(|cause| format!("API server: {cause}"))
+}
+
+fn start_control_plane(
+    config: &Config,
+    server: &Arc<ApiServer>,
+    pki: &Pki,
+    informers: &Arc<Informers>,
+    manager: kube::Client,
+    clock: &Clock,
+    cancel: &CancellationToken,
+) {
+    let enabled = |part: &str| !config.disable.iter().any(|disabled| disabled == part);
+    if enabled("controller-manager") {
+        let settings = ControllersConfig { ca_pem: pki.authority_pem().to_string(), ..ControllersConfig::default() };
+        let controllers = ControllerManager::new(manager, informers.clone(), clock.clone(), settings);
+        tokio::spawn(controllers.run(cancel.clone()));
+    }
+    if enabled("scheduler") {
+        let client = client::in_process_as(server.in_process("system:kube-scheduler", &[]), "kube-scheduler");
+        let recorder = EventRecorder::new(client.clone(), clock.clone(), "default-scheduler", &config.node_name);
+        let seed = clock.now().as_nanosecond() as u64; // Any will do: it only breaks ties.
+        let settings = SchedulerConfig { seed, ..SchedulerConfig::default() };
+        let scheduler = Scheduler::new(client, informers.clone(), recorder, clock.clone(), settings);
+        tokio::spawn(scheduler.run(cancel.clone()));
+    }
+}
+
+/// The address by which the node is known: as told, else the host's, else the bridge's.
+fn node_ip(config: &Config) -> Result<IpAddr, String> {
+    if let Some(address) = config.node_ip {
+        return Ok(address);
+    }
+    let host = HostNetwork::observe().map_err(|cause| format!("the host's network cannot be read: {cause}"))?;
+    match host.primary() {
+        Some(interface) => Ok(interface.address),
+        None => node::bridge_address(config),
+    }
+}
+
+fn serving_certificate(config: &Config, pki: &Pki, node_ip: IpAddr) -> Result<TlsConfig, String> {
+    let mut names: Vec<String> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+        .into_iter()
+        .map(String::from)
+        .collect();
+    names.push(format!("kubernetes.default.svc.{}", config.cluster_domain));
+    names.push(config.node_name.clone());
+    names.push(Ipv4Addr::LOCALHOST.to_string());
+    names.extend([Some(node_ip), config.advertise_address, first_service_address(config.service_cidr)].into_iter().flatten().map(|it| it.to_string()));
+    if !config.bind_address.is_unspecified() {
+        names.push(config.bind_address.to_string());
+    }
+    names.extend(config.tls_san.iter().cloned());
+    names.sort();
+    names.dedup();
+    let identity = pki.serving("apiserver", "kube-apiserver", &names).map_err(|cause| cause.to_string())?;
+    Ok(TlsConfig {
+        certificate_pem: identity.certificate_pem,
+        key_pem: identity.key_pem,
+        client_authority_pem: pki.authority_pem().to_string(),
+    })
+}
+
+fn kubelet_certificate(config: &Config, pki: &Pki, node_ip: IpAddr) -> Result<kubelet::server::TlsConfig, String> {
+    let names = [config.node_name.clone(), node_ip.to_string()];
+    let user = format!("system:node:{}", config.node_name);
+    let identity = pki.serving("kubelet", &user, &names).map_err(|cause| cause.to_string())?;
+    Ok(kubelet::server::TlsConfig {
+        certificate_pem: identity.certificate_pem,
+        key_pem: identity.key_pem,
+        client_authority_pem: pki.authority_pem().to_string(),
+    })
+}
+
+/// The address of the `kubernetes` Service.
+fn first_service_address(services: IpNet) -> Option<IpAddr> {
+    services.hosts().next()
+}
+
+fn write_kubeconfigs(config: &Config, instance: &Instance, pki: &Pki) -> Result<(), String> {
+    let admin = ClientName { file: "admin", user: "kubernetes-admin", groups: &["system:masters"] };
+    let identity = pki.client(admin).map_err(|cause| cause.to_string())?;
+    let host = match config.bind_address {
+        address if address.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
+        address => address.to_string(),
+    };
+    let server = format!("https://{host}:{}", config.https_listen_port);
+    let document = pki::kubeconfig(&instance.name, &server, pki.authority_pem(), &identity);
+    kubeconfig::write(&instance.admin_kubeconfig(), &document)?;
+    match &config.write_kubeconfig {
+        Some(path) => kubeconfig::write(path, &document),
+        None => Ok(()),
+    }
+}
+
+/// Users look for `kube-dns` in `kube-system`; Coracle itself answers at its address on every node.
+async fn cluster_dns_service(client: kube::Client, address: IpAddr) {
+    let services = kube::Api::<k8s_openapi::api::core::v1::Service>::namespaced(client, "kube-system");
+    let port = |name: &str, protocol: &str| serde_json::json!({"name": name, "port": 53, "protocol": protocol});
+    let service = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "kube-dns", "labels": {"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"}},
+        "spec": {"clusterIP": address.to_string(), "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")]},
+    }));
+    let created = match service {
+        Ok(service) => services.create(&kube::api::PostParams::default(), &service).await,
+        Err(cause) => Err(kube::Error::SerdeError(cause)),
+    };
+    match created {
+        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {}
+        Err(cause) => tracing::warn!(%cause, "the kube-dns Service could not be made"),
+        Ok(_) => {}
+    }
+}
