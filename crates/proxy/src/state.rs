@@ -1,0 +1,215 @@
+//! What the kernel holds already, and what has to change in it.
+//!
+//! Invariant: an entry that several Services claim (an external IP, an endpoint's address) is there as long as one of
+//! them does; the one whose key sorts first has its way.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::net::SocketAddr;
+
+use client::ObjectKey;
+
+use crate::entry::{Entries, EntryKey, EntryValue, Frontend, INTERNAL_SLOTS, Pick, UDP};
+use crate::flows::UdpFrontends;
+
+#[derive(Default)]
+pub(crate) struct State {
+    services: HashMap<ObjectKey, Entries>,
+    /// Who claims an entry, by key; the first claim is in force.
+    claims: HashMap<EntryKey, BTreeMap<ObjectKey, EntryValue>>,
+    picks: BTreeMap<Pick, PickInUse>,
+    /// Slots as they were found in the kernel by a proxy that just started.
+    found: HashMap<Frontend, BTreeMap<u32, SocketAddr>>,
+}
+
+struct PickInUse {
+    number: u32,
+    frontends: usize,
+}
+
+/// How one entry changes: what was in force, and what is to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Change {
+    pub before: Option<EntryValue>,
+    pub after: Option<EntryValue>,
+}
+
+/// What a transaction has to do. Picks are made before entries refer to them, and removed after.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Plan {
+    pub new_picks: Vec<(u32, Pick)>,
+    pub changes: BTreeMap<EntryKey, Change>,
+    pub old_picks: Vec<(u32, Pick)>,
+    /// UDP frontends whose flows have to be looked through.
+    pub udp: BTreeSet<Frontend>,
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.new_picks.is_empty() && self.old_picks.is_empty()
+    }
+}
+
+impl State {
+    /// Slots of a table left by an earlier proxy: endpoints that are still there stay in them.
+    pub fn with_found_slots(found: HashMap<Frontend, BTreeMap<u32, SocketAddr>>) -> State {
+        State { found, ..State::default() }
+    }
+
+    /// The endpoints in a frontend's slots, from the slot given.
+    pub fn slots(&self, service: &ObjectKey, frontend: &Frontend, first: u32) -> Vec<SocketAddr> {
+        let end = if first < INTERNAL_SLOTS { INTERNAL_SLOTS } else { u32::MAX };
+        let known = self.services.get(service);
+        let current: Vec<SocketAddr> = known
+            .into_iter()
+            .flat_map(|entries| entries.range(EntryKey::Slot(*frontend, first)..EntryKey::Slot(*frontend, end)))
+            .filter_map(|(_, value)| if let EntryValue::Endpoint(address) = value { Some(*address) } else { None })
+            .collect();
+        if known.is_some() {
+            return current;
+        }
+        self.found.get(frontend).into_iter().flat_map(|slots| slots.range(first..end)).map(|(_, a)| *a).collect()
+    }
+
+    /// A Service's entries become these; none if it is gone. Adds what has to change to the plan.
+    pub fn update(&mut self, service: &ObjectKey, entries: Entries, plan: &mut Plan) {
+        let old = self.services.remove(service).unwrap_or_default();
+        for key in old.keys().filter(|key| !entries.contains_key(key)) {
+            self.claim(service, *key, None, plan);
+        }
+        for (key, value) in &entries {
+            if old.get(key) != Some(value) {
+                self.claim(service, *key, Some(*value), plan);
+            }
+        }
+        if !entries.is_empty() {
+            self.services.insert(service.clone(), entries);
+        }
+    }
+
+    /// Every Service that has entries.
+    pub fn services(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.services.keys()
+    }
+
+    /// To be called once the first full round is planned.
+    pub fn forget_found_slots(&mut self) {
+        self.found = HashMap::new();
+    }
+
+    fn claim(&mut self, service: &ObjectKey, key: EntryKey, value: Option<EntryValue>, plan: &mut Plan) {
+        let claims = self.claims.entry(key).or_default();
+        let before = claims.values().next().copied();
+        match value {
+            Some(value) => claims.insert(service.clone(), value),
+            None => claims.remove(service),
+        };
+        let after = claims.values().next().copied();
+        if claims.is_empty() {
+            self.claims.remove(&key);
+        }
+        if before == after {
+            return;
+        }
+        note_udp(&key, before, plan);
+        // Several Services may change an entry in one plan; what counts is where it began and where it ends.
+        let change = plan.changes.entry(key).or_insert(Change { before, after });
+        change.after = after;
+        if change.before == change.after {
+            plan.changes.remove(&key);
+        }
+        if let Some(EntryValue::Pick(pick)) = after {
+            self.use_pick(pick, plan);
+        }
+        if let Some(EntryValue::Pick(pick)) = before {
+            self.release_pick(pick, plan);
+        }
+    }
+
+    fn use_pick(&mut self, pick: Pick, plan: &mut Plan) {
+        if let Some(known) = self.picks.get_mut(&pick) {
+            known.frontends += 1;
+            return;
+        }
+        if let Some(position) = plan.old_picks.iter().position(|(_, old)| *old == pick) {
+            // Released earlier in this very plan: it simply stays.
+            let (number, _) = plan.old_picks.remove(position);
+            self.picks.insert(pick, PickInUse { number, frontends: 1 });
+            return;
+        }
+        let in_use: BTreeSet<u32> = self
+            .picks
+            .values()
+            .map(|known| known.number)
+            .chain(plan.old_picks.iter().map(|(number, _)| *number))
+            .collect();
+        let number = (0..).find(|number| !in_use.contains(number)).expect("fewer picks than numbers");
+        self.picks.insert(pick, PickInUse { number, frontends: 1 });
+        plan.new_picks.push((number, pick));
+    }
+
+    fn release_pick(&mut self, pick: Pick, plan: &mut Plan) {
+        let Some(known) = self.picks.get_mut(&pick) else { return };
+        known.frontends -= 1;
+        if known.frontends > 0 {
+            return;
+        }
+        let number = known.number;
+        self.picks.remove(&pick);
+        match plan.new_picks.iter().position(|(_, new)| *new == pick) {
+            Some(position) => drop(plan.new_picks.remove(position)),
+            None => plan.old_picks.push((number, pick)),
+        }
+    }
+
+    /// The number by which maps name a pick that is in use or about to be removed.
+    pub fn pick_number(&self, pick: &Pick) -> Option<u32> {
+        self.picks.get(pick).map(|known| known.number)
+    }
+
+    /// Where these UDP frontends lead now.
+    pub fn udp_endpoints(&self, frontends: &BTreeSet<Frontend>) -> UdpFrontends {
+        frontends
+            .iter()
+            .map(|frontend| {
+                let owner = self.claims.get(&EntryKey::Frontend(*frontend)).and_then(|claims| claims.keys().next());
+                let endpoints = owner.into_iter().flat_map(|service| {
+                    [0, INTERNAL_SLOTS].into_iter().flat_map(|first| self.slots(service, frontend, first))
+                });
+                (*frontend, endpoints.collect())
+            })
+            .collect()
+    }
+}
+
+/// Flows matter where an endpoint goes, or where a frontend appears that packets were sent to before.
+fn note_udp(key: &EntryKey, before: Option<EntryValue>, plan: &mut Plan) {
+    let frontend = match key {
+        EntryKey::Slot(frontend, _) if before.is_some() => frontend,
+        EntryKey::Frontend(frontend) => frontend,
+        _ => return,
+    };
+    if frontend.protocol() == UDP {
+        plan.udp.insert(*frontend);
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (_, pick) in &self.new_picks {
+            writeln!(f, "+ chain {pick}")?;
+        }
+        for (key, change) in &self.changes {
+            if let Some(value) = &change.before {
+                writeln!(f, "- {key}{value}")?;
+            }
+            if let Some(value) = &change.after {
+                writeln!(f, "+ {key}{value}")?;
+            }
+        }
+        for (_, pick) in &self.old_picks {
+            writeln!(f, "- chain {pick}")?;
+        }
+        Ok(())
+    }
+}
