@@ -1,0 +1,222 @@
+//! The Node object: registered at start, its status reported on change and every five minutes, its lease renewed.
+//!
+//! Periodic work of this module: the lease and a look at the node's own condition, every 10 s.
+
+pub mod machine;
+pub mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{ErrorKind, EventRecorder, EventType, ObjectKey, Patch, Rest, error_kind};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, ObjectReference};
+use parking_lot::RwLock;
+use runtime::cri::{ImageService, RuntimeService};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use self::machine::Machine;
+use self::status::Observed;
+
+const RENEW_EVERY: Duration = Duration::from_secs(10);
+const LEASE_SECONDS: i32 = 40;
+const REPORT_EVERY: SignedDuration = SignedDuration::from_secs(300);
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LONGEST: Duration = Duration::from_secs(5);
+
+/// What the node says of itself that does not change while it runs.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    pub name: String,
+    pub ips: Vec<String>,
+    pub labels: std::collections::BTreeMap<String, String>,
+    pub taints: Vec<k8s_openapi::api::core::v1::Taint>,
+    pub pod_cidr: Option<String>,
+    pub port: u16,
+    pub max_pods: i64,
+    pub system_reserved_cpu_millis: i64,
+    pub system_reserved_memory_bytes: i64,
+}
+
+pub struct NodeAgent {
+    pub identity: Identity,
+    pub machine: Machine,
+    pub rest: Rest,
+    pub runtime: Arc<dyn RuntimeService>,
+    pub images: Arc<dyn ImageService>,
+    pub recorder: EventRecorder,
+    pub clock: api::clock::Clock,
+    /// The object as last seen, for admission.
+    pub current: RwLock<Option<Arc<Node>>>,
+    /// Something that the status tells of has changed, e.g. the list of images.
+    pub changed: Notify,
+    pub pressure: RwLock<status::Pressure>,
+}
+
+impl NodeAgent {
+    pub async fn run(&self, cancel: CancellationToken) {
+        tokio::select! {
+            _ = cancel.cancelled() => {}
+            _ = self.live() => {}
+        }
+    }
+
+    async fn live(&self) {
+        self.event(EventType::Normal, "Starting", "Starting kubelet.");
+        let mut delay = RETRY_FIRST;
+        while let Err(error) = self.register().await {
+            tracing::warn!(%error, "registering the node");
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(RETRY_LONGEST);
+        }
+        tokio::join!(self.keep_lease(), self.keep_status());
+    }
+
+    /// Returns once the Node exists and its status has been written.
+    async fn register(&self) -> Result<(), client::Error> {
+        let key = ObjectKey::cluster(self.identity.name.clone());
+        let fresh = status::new_node(&self.identity);
+        let node = match self.rest.create::<Node>(&fresh).await {
+            Err(error) if error_kind(&error) == ErrorKind::AlreadyExists => {
+                let labels = json!({"metadata": {"labels": fresh.metadata.labels}});
+                self.rest.patch::<Node>(&key, &Patch::Merge(labels), "").await?
+            }
+            answer => answer?,
+        };
+        let observed = self.observe().await;
+        self.report(&node, &observed).await
+    }
+
+    async fn observe(&self) -> Observed {
+        let version = self.runtime.version().await.map(|version| format!("{}://{}", version.runtime_name, version.runtime_version));
+        let not_ready = match self.runtime.status().await {
+            Ok(reason) => reason.map(|reason| format!("container runtime status check: {reason}")),
+            Err(error) => Some(format!("container runtime is down: {error}")),
+        };
+        Observed {
+            runtime_version: version.unwrap_or_default(),
+            not_ready,
+            images: self.images.list_images().await.unwrap_or_default(),
+            pressure: self.pressure.read().clone(),
+        }
+    }
+
+    async fn report(&self, node: &Node, observed: &Observed) -> Result<(), client::Error> {
+        let status = status::node_status(&self.identity, &self.machine, observed, node.status.as_ref(), self.clock.now());
+        let patch = json!({"status": status});
+        let key = ObjectKey::cluster(self.identity.name.clone());
+        let written: Node = self.rest.patch(&key, &Patch::Strategic(patch), "status").await?;
+        self.tell_transitions(node, &written);
+        *self.current.write() = Some(Arc::new(written));
+        Ok(())
+    }
+
+    /// An event for each condition that has changed, as `kubectl describe node` shows them.
+    fn tell_transitions(&self, before: &Node, after: &Node) {
+        for (type_, status) in status::conditions_of(after) {
+            if status::conditions_of(before).get(&type_) == Some(&status) {
+                continue;
+            }
+            if let Some(reason) = status::transition_event(&type_, &status) {
+                self.event(EventType::Normal, reason, &format!("Node {} status is now: {reason}", self.identity.name));
+            }
+        }
+    }
+
+    async fn keep_status(&self) {
+        let mut reported_at = self.clock.now();
+        let mut last: Option<Value> = None;
+        loop {
+            tokio::select! {
+                _ = self.changed.notified() => {}
+                _ = tokio::time::sleep(RENEW_EVERY) => {}
+            }
+            let observed = self.observe().await;
+            let Some(node) = self.current.read().clone() else { continue };
+            let now = self.clock.now();
+            let status = status::node_status(&self.identity, &self.machine, &observed, node.status.as_ref(), now);
+            let essence = status::without_heartbeat(&status);
+            let due = now.duration_since(reported_at) >= REPORT_EVERY;
+            let changed = last.as_ref().map_or_else(
+                || node.status.as_ref().map(status::without_heartbeat) != Some(essence.clone()),
+                |last| *last != essence,
+            );
+            if !due && !changed {
+                continue;
+            }
+            match self.report(&node, &observed).await {
+                Ok(()) => {
+                    reported_at = now;
+                    last = Some(essence);
+                }
+                Err(error) if error_kind(&error) == ErrorKind::NotFound => {
+                    // Somebody deleted the Node: the original registers again as well.
+                    if let Err(error) = self.register().await {
+                        tracing::warn!(%error, "registering the node again");
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "reporting the node's status"),
+            }
+        }
+    }
+
+    async fn keep_lease(&self) {
+        let key = ObjectKey::new("kube-node-lease", self.identity.name.clone());
+        let mut delay = RETRY_FIRST;
+        loop {
+            let renewed = self.renew(&key).await;
+            let wait = match renewed {
+                Ok(()) => {
+                    delay = RETRY_FIRST;
+                    RENEW_EVERY
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "renewing the node's lease");
+                    delay = (delay * 2).min(RETRY_LONGEST);
+                    delay
+                }
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn renew(&self, key: &ObjectKey) -> Result<(), client::Error> {
+        let now = micro_time(self.clock.now());
+        let patch = Patch::Merge(json!({"spec": {"renewTime": now}}));
+        match self.rest.patch::<Lease>(key, &patch, "").await {
+            Err(error) if error_kind(&error) == ErrorKind::NotFound => {}
+            answer => return answer.map(drop),
+        }
+        let owner = self.current.read().as_ref().and_then(|node| node.metadata.uid.clone());
+        let lease: Lease = serde_json::from_value(json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {
+                "name": key.name,
+                "namespace": key.namespace,
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": self.identity.name, "uid": owner.unwrap_or_default()}],
+            },
+            "spec": {"holderIdentity": self.identity.name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now},
+        }))
+        .map_err(client::Error::SerdeError)?;
+        self.rest.create(&lease).await.map(drop)
+    }
+
+    pub fn event(&self, type_: EventType, reason: &str, message: &str) {
+        // The original gives the name as UID, and so `kubectl describe node` finds its events.
+        let reference = ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(self.identity.name.clone()),
+            uid: Some(self.identity.name.clone()),
+            ..ObjectReference::default()
+        };
+        self.recorder.event(&reference, type_, reason, message);
+    }
+}
+
+fn micro_time(now: Timestamp) -> String {
+    format!("{now:.6}")
+}

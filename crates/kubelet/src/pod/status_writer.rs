@@ -1,0 +1,209 @@
+//! Brings a pod's status to the API: at once when idle, the newest only when behind, and the deletion after it.
+//!
+//! Invariant: what is written last is what the machine said last; a pod that was replaced by another of the same
+//! name is never written to (every write names the UID).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{DeleteOptions, ErrorKind, ObjectKey, Patch, Rest, error_kind};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LONGEST: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug, Default)]
+struct Wanted {
+    status: Option<Arc<PodStatus>>,
+    delete: bool,
+}
+
+pub struct StatusWriter {
+    wanted: watch::Sender<Wanted>,
+}
+
+impl StatusWriter {
+    /// Runs until it is dropped or cancelled.
+    pub fn start(rest: Rest, pod: &Pod, cancel: CancellationToken) -> StatusWriter {
+        let (wanted, changes) = watch::channel(Wanted::default());
+        let key = ObjectKey::of(&pod.metadata);
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let base = pod.status.clone().unwrap_or_default();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = cancel.cancelled() => {}
+                _ = write_all(rest, key, uid, base, changes) => {}
+            }
+        });
+        StatusWriter { wanted }
+    }
+
+    pub fn write(&self, status: PodStatus) {
+        self.wanted.send_modify(|wanted| wanted.status = Some(Arc::new(status)));
+    }
+
+    pub fn delete(&self) {
+        self.wanted.send_modify(|wanted| wanted.delete = true);
+    }
+}
+
+async fn write_all(rest: Rest, key: ObjectKey, uid: String, base: PodStatus, mut changes: watch::Receiver<Wanted>) {
+    let mut written = to_map(&base);
+    let mut delay = RETRY_FIRST;
+    let mut failed = false;
+    loop {
+        if !failed && changes.changed().await.is_err() {
+            return;
+        }
+        let wanted = changes.borrow_and_update().clone();
+        match bring(&rest, &key, &uid, &mut written, &wanted).await {
+            Ok(true) => {
+                failed = false;
+                delay = RETRY_FIRST;
+            }
+            Ok(false) => return, // It is gone.
+            Err(error) => {
+                tracing::debug!(pod = %key, %error, "writing the pod's status");
+                failed = true;
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(RETRY_LONGEST);
+            }
+        }
+    }
+}
+
+/// False once the pod does not exist any more.
+async fn bring(rest: &Rest, key: &ObjectKey, uid: &str, written: &mut Map<String, Value>, wanted: &Wanted) -> Result<bool, client::Error> {
+    if let Some(status) = &wanted.status {
+        let next = to_map(status);
+        let patch = difference(written, &next);
+        if !patch.is_empty() {
+            let body = json!({"metadata": {"uid": uid}, "status": patch});
+            match rest.patch::<Pod>(key, &Patch::Strategic(body), "status").await {
+                Ok(_) => *written = next,
+                Err(error) if is_gone(&error) => return Ok(false),
+                Err(error) if error_kind(&error) == ErrorKind::Invalid => {
+                    // Repeating it would not help, and the next status may be fine.
+                    tracing::warn!(pod = %key, %error, "the status was refused");
+                    *written = next;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    if wanted.delete {
+        let options = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::uid(uid) };
+        return match rest.delete::<Pod>(key, &options).await {
+            Ok(_) => Ok(false),
+            Err(error) if is_gone(&error) => Ok(false),
+            Err(error) => Err(error),
+        };
+    }
+    Ok(true)
+}
+
+/// Gone, or replaced by a namesake.
+fn is_gone(error: &client::Error) -> bool {
+    match error_kind(error) {
+        ErrorKind::NotFound => true,
+        // A conflict about anything but the UID may be tried again.
+        ErrorKind::Conflict => error.to_string().to_lowercase().contains("uid"),
+        _ => false,
+    }
+}
+
+fn to_map(status: &PodStatus) -> Map<String, Value> {
+    match serde_json::to_value(status) {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    }
+}
+
+/// A strategic merge patch: conditions merge by type and addresses by IP, everything else is replaced.
+fn difference(old: &Map<String, Value>, new: &Map<String, Value>) -> Map<String, Value> {
+    let mut patch = Map::new();
+    for (key, value) in new {
+        if old.get(key) == Some(value) {
+            continue;
+        }
+        let value = match key.as_str() {
+            "conditions" => changed_items(old.get(key), value, "type", false),
+            "podIPs" | "hostIPs" => changed_items(old.get(key), value, "ip", true),
+            _ => value.clone(),
+        };
+        if value.as_array().is_none_or(|items| !items.is_empty()) || !matches!(key.as_str(), "conditions" | "podIPs" | "hostIPs") {
+            patch.insert(key.clone(), value);
+        }
+    }
+    // What others own is never taken away.
+    const OWN: [&str; 9] = [
+        "reason", "message", "podIP", "podIPs", "containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses", "hostIP", "hostIPs",
+    ];
+    for key in OWN {
+        if old.contains_key(key) && !new.contains_key(key) {
+            patch.insert(key.to_owned(), Value::Null);
+        }
+    }
+    patch
+}
+
+fn changed_items(old: Option<&Value>, new: &Value, merge_key: &str, remove: bool) -> Value {
+    let by_key = |list: Option<&Value>| -> BTreeMap<String, Value> {
+        let items = list.and_then(Value::as_array).into_iter().flatten();
+        items.map(|item| (item[merge_key].as_str().unwrap_or_default().to_owned(), item.clone())).collect()
+    };
+    let old = by_key(old);
+    let kept = by_key(Some(new));
+    let mut items: Vec<Value> = new
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|item| old.get(item[merge_key].as_str().unwrap_or_default()) != Some(item))
+        .map(|item| {
+            // A merge keeps what is not named: name what has become empty.
+            let mut item = item.clone();
+            if let Some(before) = old.get(item[merge_key].as_str().unwrap_or_default()).and_then(Value::as_object) {
+                for key in before.keys().filter(|key| item.get(key.as_str()).is_none()).cloned().collect::<Vec<_>>() {
+                    item[key] = Value::Null;
+                }
+            }
+            item
+        })
+        .collect();
+    if remove {
+        items.extend(old.keys().filter(|key| !kept.contains_key(*key)).map(|key| json!({"$patch": "delete", merge_key: key})));
+    }
+    Value::Array(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(old: Value, new: Value, expected: Value) {
+        let map = |value: Value| value.as_object().cloned().unwrap_or_default();
+        assert_eq!(Value::Object(difference(&map(old), &map(new))), expected);
+    }
+
+    #[test]
+    fn patches() {
+        check(json!({"phase": "Pending"}), json!({"phase": "Pending"}), json!({}));
+        check(json!({"phase": "Pending", "reason": "x"}), json!({"phase": "Running"}), json!({"phase": "Running", "reason": null}));
+        check(
+            json!({"conditions": [{"type": "Ready", "status": "False", "reason": "r"}, {"type": "Gate", "status": "True"}]}),
+            json!({"conditions": [{"type": "Ready", "status": "True"}]}),
+            json!({"conditions": [{"type": "Ready", "status": "True", "reason": null}]}),
+        );
+        check(
+            json!({"podIPs": [{"ip": "1"}]}),
+            json!({"podIPs": [{"ip": "2"}]}),
+            json!({"podIPs": [{"ip": "2"}, {"$patch": "delete", "ip": "1"}]}),
+        );
+        check(json!({"nominatedNodeName": "n"}), json!({}), json!({}));
+    }
+}
