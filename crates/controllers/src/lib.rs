@@ -1,1 +1,66 @@
-//! controllers
+//! The controllers: each makes one kind of wish come true, through the API alone.
+//!
+//! Invariant: controllers know one another only by the objects they write. Each observes from shared
+//! caches, decides purely, and acts through `context`; a stale cache never makes it act twice, because its
+//! own writes are in the cache before the write returns.
+//!
+//! Deliberately absent: any access to the store, and any time but the clock that is handed in.
+
+mod context;
+mod deployment;
+mod failure;
+#[cfg(test)]
+mod fixtures;
+mod owners;
+mod pods;
+mod proportion;
+mod replicaset;
+mod runner;
+
+use std::sync::Arc;
+
+use api::clock::Clock;
+use client::{Informers, Rest};
+use futures::future::{BoxFuture, join_all};
+use tokio_util::sync::CancellationToken;
+
+use context::Context;
+use runner::{Controller, Queue};
+
+/// What the cluster's owner decides.
+#[derive(Clone, Debug)]
+pub struct ControllersConfig {
+    /// PEM of the CA that signs the API server's certificate; published in every namespace.
+    pub ca_pem: String,
+}
+
+/// All controllers of one cluster.
+pub struct ControllerManager {
+    context: Arc<Context>,
+}
+
+impl ControllerManager {
+    pub fn new(client: kube::Client, informers: Arc<Informers>, clock: Clock, config: ControllersConfig) -> Self {
+        ControllerManager { context: Arc::new(Context { rest: Rest::new(client), informers, clock, config }) }
+    }
+
+    /// Runs every controller until `cancel`.
+    pub async fn run(self, cancel: CancellationToken) {
+        let context = &self.context;
+        let controllers: Vec<Arc<dyn Controller>> = vec![
+            Arc::new(replicaset::ReplicaSets::new(context)),
+            Arc::new(replicaset::ReplicationControllers::new(context)),
+            Arc::new(deployment::Deployments::new(context)),
+        ];
+        let mut running: Vec<BoxFuture<'_, ()>> = Vec::new();
+        for controller in controllers {
+            let queue = Queue::new();
+            controller.watch(&queue);
+            let informers = context.informers.clone();
+            let synced = async move { informers.synced().await };
+            running.push(Box::pin(runner::run(controller, synced, queue, cancel.clone())));
+        }
+        join_all(running).await;
+    }
+}
+

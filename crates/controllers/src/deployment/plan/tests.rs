@@ -1,0 +1,222 @@
+use k8s_openapi::api::apps::v1::{DeploymentSpec, DeploymentStrategy, ReplicaSetSpec, ReplicaSetStatus, RollingUpdateDeployment};
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::*;
+use crate::fixtures;
+
+fn template(image: &str) -> PodTemplateSpec {
+    let containers = vec![Container { name: "c".into(), image: Some(image.into()), ..Container::default() }];
+    PodTemplateSpec { metadata: None, spec: Some(PodSpec { containers, ..PodSpec::default() }) }
+}
+
+/// `replicas [surge=N] [unavailable=N] [recreate] [paused] [limit=N] [image=X]`; the image is `v2` by default.
+fn deployment(text: &str) -> Deployment {
+    let mut words = text.split_whitespace();
+    let replicas = words.next().unwrap().parse().unwrap();
+    let mut rolling = RollingUpdateDeployment::default();
+    let mut spec = DeploymentSpec {
+        replicas: Some(replicas),
+        selector: LabelSelector::default(),
+        template: template("v2"),
+        progress_deadline_seconds: Some(600),
+        revision_history_limit: Some(10),
+        ..DeploymentSpec::default()
+    };
+    let mut kind = "RollingUpdate";
+    let number = |value: &str| match value.parse() {
+        Ok(number) => IntOrString::Int(number),
+        Err(_) => IntOrString::String(value.into()),
+    };
+    for word in words {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        match name {
+            "surge" => rolling.max_surge = Some(number(value)),
+            "unavailable" => rolling.max_unavailable = Some(number(value)),
+            "recreate" => kind = "Recreate",
+            "paused" => spec.paused = Some(true),
+            "limit" => spec.revision_history_limit = Some(value.parse().unwrap()),
+            other => panic!("{other}"),
+        }
+    }
+    spec.strategy = Some(DeploymentStrategy { type_: Some(kind.into()), rolling_update: Some(rolling) });
+    let mut deployment = Deployment { spec: Some(spec), ..Deployment::default() };
+    deployment.metadata.name = Some("web".into());
+    deployment.metadata.generation = Some(2);
+    deployment
+}
+
+/// `image:wanted[/available[/actual]][@noted size]`, oldest first. Without `@` the size noted is `size`.
+fn sets(text: &str, size: i32, max: i32) -> Vec<Arc<ReplicaSet>> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words
+        .iter()
+        .enumerate()
+        .map(|(at, word)| {
+            let (image, counts) = word.split_once(':').unwrap();
+            let (counts, noted) = counts.split_once('@').map_or((counts, size), |(counts, noted)| (counts, noted.parse().unwrap()));
+            let mut numbers = counts.split('/').map(|number| number.parse::<i32>().unwrap());
+            let wanted = numbers.next().unwrap();
+            let available = numbers.next().unwrap_or(wanted);
+            let actual = numbers.next().unwrap_or(wanted);
+            let mut set = ReplicaSet::default();
+            set.metadata.name = Some(image.into());
+            set.metadata.creation_timestamp = Some(fixtures::ago(1000 - at as i64));
+            let annotations = [
+                (revision::REVISION, (at + 1).to_string()),
+                (revision::DESIRED_REPLICAS, noted.to_string()),
+                (revision::MAX_REPLICAS, (noted + max - size).to_string()),
+            ];
+            set.metadata.annotations = Some(annotations.map(|(name, value)| (name.to_owned(), value)).into());
+            set.spec = Some(ReplicaSetSpec { replicas: Some(wanted), template: Some(template(image)), ..ReplicaSetSpec::default() });
+            set.status = Some(ReplicaSetStatus {
+                replicas: actual,
+                ready_replicas: Some(available),
+                available_replicas: Some(available),
+                terminating_replicas: Some(0),
+                ..ReplicaSetStatus::default()
+            });
+            Arc::new(set)
+        })
+        .collect()
+}
+
+fn describe(plan: &Plan) -> String {
+    let wanted = |set: &ReplicaSet| set.spec.as_ref().unwrap().replicas.unwrap();
+    let name = |set: &ReplicaSet| set.metadata.name.clone().unwrap();
+    let steps = plan.steps.iter().filter_map(|step| match step {
+        Step::Create(set) => Some(format!("create({})", wanted(set))),
+        Step::Update { set, from } if *from == wanted(set) => None,
+        Step::Update { set, from } => Some(format!("{}:{from}->{}", name(set), wanted(set))),
+        Step::Delete(set) => Some(format!("delete({})", name(set))),
+        Step::Revision(revision) => Some(format!("revision={revision}")),
+    });
+    steps.collect::<Vec<_>>().join(" ")
+}
+
+fn plan(deployment: &Deployment, sets: &[Arc<ReplicaSet>], runs_pods: bool) -> Plan {
+    decide(&Observed { deployment, sets, runs_pods: &|_| runs_pods }, fixtures::now())
+}
+
+#[track_caller]
+fn check(spec: &str, members: &str, expected: &str) {
+    let deployment = deployment(spec);
+    let size = rolling::replicas(&deployment);
+    let sets = sets(members, size, size + rolling::max_surge(&deployment));
+    assert_eq!(describe(&plan(&deployment, &sets, false)), expected);
+}
+
+#[test]
+fn rolls_within_surge_and_availability() {
+    //    deployment                    sets (wanted/available)  steps
+    check("3", "", "create(3) revision=1");
+    check("3 surge=1 unavailable=0", "v1:3", "create(1) revision=2");
+    check("3 surge=0 unavailable=0", "v1:3", "create(0) revision=2"); // One may be missing then.
+    check("3 surge=0 unavailable=0", "v1:3 v2:0", "v1:3->2 revision=2");
+    check("3 surge=1 unavailable=0", "v1:3 v2:1/0", "revision=2"); // Waits for the new pod.
+    check("3 surge=1 unavailable=0", "v1:3 v2:1", "v1:3->2 revision=2");
+    check("3 surge=1 unavailable=0", "v1:2 v2:1", "v2:1->2 revision=2");
+    check("3 surge=1 unavailable=0", "v1:0 v2:3", "revision=2");
+    check("10 surge=25% unavailable=25%", "v1:10", "create(3) revision=2");
+    check("10 surge=25% unavailable=25%", "v1:10 v2:3/0", "v1:10->8 revision=2");
+    check("3 surge=1 unavailable=1", "v0:2/0 v1:2 v2:0", "v0:2->0 revision=3"); // Unhealthy pods go first.
+}
+
+#[test]
+fn an_old_template_becomes_the_newest_revision() {
+    check("3 surge=1 unavailable=0", "v2:0 v1:3", "v2:0->1 revision=3");
+    let deployment = deployment("3 surge=1 unavailable=0");
+    let plan = plan(&deployment, &sets("v2:0 v1:3", 3, 4), false);
+    let Step::Update { set, .. } = &plan.steps[0] else { panic!() };
+    let annotations = set.metadata.annotations.as_ref().unwrap();
+    assert_eq!(annotations["deployment.kubernetes.io/revision"], "3");
+    assert_eq!(annotations["deployment.kubernetes.io/revision-history"], "1");
+}
+
+#[test]
+fn recreate_waits_for_the_last_old_pod() {
+    check("2 recreate", "v1:2", "v1:2->0");
+    check("2 recreate", "v1:0/0/2", ""); // Still counted by its set.
+    check("2 recreate", "v1:0", "create(2) revision=2");
+    let deployment = deployment("2 recreate");
+    let terminating = plan(&deployment, &sets("v1:0", 2, 2), true);
+    assert_eq!(describe(&terminating), "");
+}
+
+#[test]
+fn scaling_is_followed_and_shared_out() {
+    check("5", "v2:3@3", "v2:3->5 revision=1");
+    check("5 paused", "v1:3@3", "v1:3->5");
+    check("0", "v2:3@3", "v2:3->0 revision=1");
+    // In the middle of a rollout 10 become 20.
+    check("20 surge=3 unavailable=0", "v1:8@10 v2:5/0@10", "v2:5->9 v1:8->14 revision=2");
+    check("5 surge=1 unavailable=0", "v1:8@10 v2:3/0@10", "v2:3->2 v1:8->4 revision=2");
+}
+
+#[test]
+fn paused_creates_nothing() {
+    check("3 paused", "", "");
+    check("3 paused", "v1:3", "");
+}
+
+#[test]
+fn history_is_limited_once_complete() {
+    let mut deployment = deployment("3 limit=1");
+    deployment.status = Some(DeploymentStatus {
+        observed_generation: Some(2),
+        replicas: Some(3),
+        updated_replicas: Some(3),
+        available_replicas: Some(3),
+        ..DeploymentStatus::default()
+    });
+    let plan = plan(&deployment, &sets("a:0 b:0 v2:3", 3, 4), false);
+    assert_eq!(describe(&plan), "revision=3 delete(a)");
+}
+
+#[track_caller]
+fn check_conditions(deployment: &Deployment, members: &str, expected: &str) -> DeploymentStatus {
+    let plan = plan(deployment, &sets(members, 3, 4), false);
+    let mut conditions: Vec<String> = plan
+        .status
+        .conditions
+        .iter()
+        .flatten()
+        .map(|condition| format!("{}={}:{}", condition.type_, condition.status, condition.reason.as_deref().unwrap()))
+        .collect();
+    conditions.sort();
+    assert_eq!(conditions.join(" "), expected);
+    plan.status
+}
+
+#[test]
+fn conditions_tell_the_story() {
+    let mut deployment = deployment("3 surge=1 unavailable=0");
+    let created = "Available=False:MinimumReplicasUnavailable Progressing=True:NewReplicaSetCreated";
+    deployment.status = Some(check_conditions(&deployment, "", created));
+    let updating = "Available=False:MinimumReplicasUnavailable Progressing=True:ReplicaSetUpdated";
+    deployment.status = Some(check_conditions(&deployment, "v2:3/1", updating));
+    let done = "Available=True:MinimumReplicasAvailable Progressing=True:NewReplicaSetAvailable";
+    deployment.status = Some(check_conditions(&deployment, "v2:3", done));
+    // A finished rollout that loses pods is unavailable, but never out of time.
+    let lost = "Available=False:MinimumReplicasUnavailable Progressing=True:NewReplicaSetAvailable";
+    check_conditions(&deployment, "v2:3/2", lost);
+    deployment.spec.as_mut().unwrap().paused = Some(true);
+    let paused = "Available=True:MinimumReplicasAvailable Progressing=Unknown:DeploymentPaused";
+    check_conditions(&deployment, "v2:3", paused);
+}
+
+#[test]
+fn no_progress_within_the_deadline_is_reported() {
+    let mut deployment = deployment("3 surge=1 unavailable=0");
+    let mut status = plan(&deployment, &sets("v1:3 v2:1/0", 3, 4), false).status;
+    deployment.status = Some(status.clone());
+    let waiting = plan(&deployment, &sets("v1:3 v2:1/0", 3, 4), false);
+    assert_eq!(waiting.next, Next::after_seconds(Some(601)));
+    for condition in status.conditions.iter_mut().flatten() {
+        condition.last_update_time = Some(fixtures::ago(601));
+    }
+    deployment.status = Some(status);
+    let late = "Available=True:MinimumReplicasAvailable Progressing=False:ProgressDeadlineExceeded";
+    check_conditions(&deployment, "v1:3 v2:1/0", late);
+}
