@@ -8,6 +8,7 @@
 
 mod context;
 mod deployment;
+mod endpoints;
 mod failure;
 #[cfg(test)]
 mod fixtures;
@@ -51,6 +52,9 @@ impl ControllerManager {
             Arc::new(replicaset::ReplicaSets::new(context)),
             Arc::new(replicaset::ReplicationControllers::new(context)),
             Arc::new(deployment::Deployments::new(context)),
+            Arc::new(endpoints::slices::EndpointSlices::new(context)),
+            Arc::new(endpoints::legacy::LegacyEndpoints::new(context)),
+            Arc::new(endpoints::mirroring::EndpointSliceMirroring::new(context)),
         ];
         let mut running: Vec<BoxFuture<'_, ()>> = Vec::new();
         for controller in controllers {

@@ -1,0 +1,320 @@
+//! Keeps the EndpointSlices of every Service with a selector.
+//!
+//! Invariant: a pod is `ready` in a slice only while it is ready and not terminating (or the Service
+//! publishes unready addresses); a terminating pod that still serves says so, for connections to drain.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use client::{Change, DeleteOptions, EventRecorder, EventType, Informer, ObjectKey};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointSlice, ForNode, ForZone};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::spread::{Changes, Group, spread};
+use crate::context::Context;
+use crate::failure::{Failure, error_text, is_namespace_terminating};
+use crate::owners;
+use crate::pods;
+use crate::runner::{Controller, Next, Queue};
+
+pub(super) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+pub(super) const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+const MANAGED_BY: &str = "endpointslice-controller.k8s.io";
+
+pub(crate) struct EndpointSlices {
+    context: Arc<Context>,
+    recorder: EventRecorder,
+    services: Arc<Informer<Service>>,
+    pods: Arc<Informer<Pod>>,
+    nodes: Arc<Informer<Node>>,
+    slices: Arc<Informer<EndpointSlice>>,
+}
+
+struct Observed<'a> {
+    service: &'a Service,
+    pods: Vec<Arc<Pod>>,
+    /// Zone by node.
+    zones: BTreeMap<String, String>,
+    slices: Vec<Arc<EndpointSlice>>,
+}
+
+impl EndpointSlices {
+    pub fn new(context: &Arc<Context>) -> Self {
+        let slices = context.informer::<EndpointSlice>();
+        index_by_service(&slices);
+        EndpointSlices {
+            context: context.clone(),
+            recorder: context.recorder("endpoint-slice-controller"),
+            services: context.informer(),
+            pods: context.informer(),
+            nodes: context.informer(),
+            slices,
+        }
+    }
+
+    async fn act(&self, service: &Service, family: &str, changes: Changes) -> Result<(), kube::Error> {
+        for group in changes.create {
+            let slice = new_slice(service, family, group);
+            match self.context.create(&slice).await {
+                Err(error) if is_namespace_terminating(&error) => return Ok(()),
+                outcome => outcome?,
+            };
+        }
+        for (slice, group) in changes.update {
+            let mut updated = (*slice).clone();
+            updated.metadata.labels = Some(slice_labels(service));
+            fill(&mut updated, group);
+            self.context.update(&updated).await?;
+        }
+        for slice in changes.delete {
+            let uid = slice.metadata.uid.clone().unwrap_or_default();
+            self.context.delete::<EndpointSlice>(&ObjectKey::of(&slice.metadata), &DeleteOptions::uid(uid)).await?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Controller for EndpointSlices {
+    fn name(&self) -> &'static str {
+        "endpoint-slice-controller"
+    }
+
+    fn watch(&self, queue: &Queue) {
+        let own = queue.clone();
+        self.services.subscribe(move |change: &Change<Service>| own.add(ObjectKey::of(&change.object().metadata)));
+        super::watch_pods(&self.pods, &self.services, queue);
+        watch_slices(&self.slices, MANAGED_BY, queue);
+    }
+
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Failure> {
+        let Some(service) = self.services.get(key) else { return Ok(Next::Settled) }; // Its slices are garbage.
+        let Some(selector) = super::selector(&service) else { return Ok(Next::Settled) };
+        if service.metadata.deletion_timestamp.is_some() {
+            return Ok(Next::Settled);
+        }
+        let mut slices = self.slices.indexed(BY_SERVICE, &key.to_string());
+        slices.retain(|slice| managed_by(slice) == Some(MANAGED_BY) && slice.metadata.deletion_timestamp.is_none());
+        let pods = super::selected_pods(&self.pods, &service, &selector);
+        let zones = pods.iter().filter_map(|pod| zone_of(&self.nodes, pod)).collect();
+        let observed = Observed { service: &service, pods, zones, slices };
+        for (family, changes) in decide(&observed) {
+            if let Err(error) = self.act(&service, &family, changes).await {
+                if client::error_kind(&error) != client::ErrorKind::Conflict {
+                    let text = format!("Error updating Endpoint Slices for Service {key}: {}", error_text(&error));
+                    let about = client::object_ref(&*service);
+                    self.recorder.event(&about, EventType::Warning, "FailedToUpdateEndpointSlices", text);
+                }
+                return Err(error.into());
+            }
+        }
+        Ok(Next::Settled)
+    }
+}
+
+/// Pure. Changes by address family; slices of families that the Service no longer has go away.
+fn decide(observed: &Observed<'_>) -> Vec<(String, Changes)> {
+    let families = families(observed.service);
+    let mut decided = Vec::new();
+    for family in &families {
+        let existing: Vec<Arc<EndpointSlice>> =
+            observed.slices.iter().filter(|slice| slice.address_type == *family).cloned().collect();
+        let labels = slice_labels(observed.service);
+        let refresh = |slice: &EndpointSlice| slice.metadata.labels.as_ref() != Some(&labels);
+        decided.push((family.clone(), spread(groups(observed, family), &existing, refresh)));
+    }
+    let stray = observed.slices.iter().filter(|slice| !families.contains(&slice.address_type));
+    let delete: Vec<_> = stray.cloned().collect();
+    if !delete.is_empty() {
+        decided.push((String::new(), Changes { delete, ..Changes::default() }));
+    }
+    decided
+}
+
+fn families(service: &Service) -> Vec<String> {
+    let families = service.spec.as_ref().and_then(|spec| spec.ip_families.clone()).unwrap_or_default();
+    if families.is_empty() { vec!["IPv4".into()] } else { families }
+}
+
+fn groups(observed: &Observed<'_>, family: &str) -> Vec<Group> {
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+    for pod in observed.pods.iter().filter(|pod| !pods::is_finished(pod)) {
+        let addresses = super::addresses(pod, family);
+        if addresses.is_empty() {
+            continue;
+        }
+        let ports = super::endpoint_ports(observed.service, pod);
+        if ports.is_empty() && !super::ports_of(observed.service).is_empty() {
+            continue;
+        }
+        let key = super::spread::ports_key(&ports);
+        let group = groups.entry(key).or_insert_with(|| Group { ports, endpoints: Vec::new() });
+        group.endpoints.push(endpoint(observed, pod, &addresses));
+    }
+    groups.into_values().collect()
+}
+
+fn endpoint(observed: &Observed<'_>, pod: &Pod, addresses: &[&str]) -> Endpoint {
+    let serving = pods::is_ready(pod);
+    let terminating = pods::is_terminating(pod);
+    let ready = super::publishes_unready(observed.service) || (serving && !terminating);
+    let node_name = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|name| !name.is_empty());
+    let zone = node_name.as_ref().and_then(|node| observed.zones.get(node)).cloned();
+    Endpoint {
+        addresses: addresses.iter().map(|address| (*address).to_owned()).collect(),
+        conditions: Some(EndpointConditions { ready: Some(ready), serving: Some(serving), terminating: Some(terminating) }),
+        hints: if ready { hints(observed.service, node_name.as_deref(), zone.as_deref()) } else { None },
+        hostname: super::hostname(observed.service, pod),
+        node_name,
+        target_ref: Some(super::target_ref(pod)),
+        zone,
+        deprecated_topology: None,
+    }
+}
+
+fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<EndpointHints> {
+    let distribution = service.spec.as_ref()?.traffic_distribution.as_deref()?;
+    let for_zones = zone.map(|zone| vec![ForZone { name: zone.to_owned() }]);
+    match distribution {
+        "PreferClose" | "PreferSameZone" => {
+            for_zones.map(|for_zones| EndpointHints { for_zones: Some(for_zones), for_nodes: None })
+        }
+        "PreferSameNode" => Some(EndpointHints { for_zones, for_nodes: Some(vec![ForNode { name: node?.to_owned() }]) }),
+        _ => None,
+    }
+}
+
+fn zone_of(nodes: &Informer<Node>, pod: &Pod) -> Option<(String, String)> {
+    let name = pod.spec.as_ref()?.node_name.as_deref()?;
+    let node = nodes.get(&ObjectKey::cluster(name))?;
+    let zone = node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone")?;
+    Some((name.to_owned(), zone.clone()))
+}
+
+fn slice_labels(service: &Service) -> BTreeMap<String, String> {
+    let name = service.metadata.name.as_deref().unwrap_or_default();
+    super::labels(service, &[(SERVICE_NAME_LABEL, name), (MANAGED_BY_LABEL, MANAGED_BY)])
+}
+
+fn new_slice(service: &Service, family: &str, group: Group) -> EndpointSlice {
+    let mut slice = EndpointSlice {
+        address_type: family.to_owned(),
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}-", service.metadata.name.as_deref().unwrap_or_default())),
+            namespace: service.metadata.namespace.clone(),
+            labels: Some(slice_labels(service)),
+            owner_references: Some(vec![owners::controller_reference(service)]),
+            ..ObjectMeta::default()
+        },
+        ..EndpointSlice::default()
+    };
+    fill(&mut slice, group);
+    slice
+}
+
+pub(super) fn fill(slice: &mut EndpointSlice, group: Group) {
+    slice.endpoints = group.endpoints;
+    slice.ports = (!group.ports.is_empty()).then_some(group.ports);
+}
+
+/// The index of slices by `namespace/service`.
+pub(super) const BY_SERVICE: &str = "service";
+
+pub(super) fn index_by_service(slices: &Informer<EndpointSlice>) {
+    slices.index_by(BY_SERVICE, |slice: &EndpointSlice| service_of(slice).map(|key| key.to_string()).into_iter().collect());
+}
+
+fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
+    Some(ObjectKey::new(slice.metadata.namespace.clone().unwrap_or_default(), name.clone()))
+}
+
+pub(super) fn managed_by(slice: &EndpointSlice) -> Option<&str> {
+    slice.metadata.labels.as_ref()?.get(MANAGED_BY_LABEL).map(String::as_str)
+}
+
+/// Slices that somebody else changed or deleted are put right.
+pub(super) fn watch_slices(slices: &Informer<EndpointSlice>, managed: &'static str, queue: &Queue) {
+    let queue = queue.clone();
+    slices.subscribe(move |change: &Change<EndpointSlice>| {
+        for slice in change.old().into_iter().chain([change.object()]) {
+            if managed_by(slice) == Some(managed)
+                && let Some(key) = service_of(slice)
+            {
+                queue.add(key);
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+    use k8s_openapi::api::core::v1::{Container, ContainerPort, ServicePort, ServiceSpec};
+    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+    fn service(target_port: IntOrString) -> Service {
+        let mut service = Service::default();
+        service.metadata.name = Some("web".into());
+        service.metadata.namespace = Some("ns".into());
+        let port = ServicePort { port: 80, target_port: Some(target_port), ..ServicePort::default() };
+        service.spec = Some(ServiceSpec { ports: Some(vec![port]), ..ServiceSpec::default() });
+        service
+    }
+
+    #[track_caller]
+    fn check(service: &Service, pods: &str, expected: &str) {
+        let mut pods = fixtures::pods(pods);
+        for pod in &mut pods {
+            let number = if pod.metadata.name.as_deref() == Some("odd") { 9090 } else { 8080 };
+            let port = ContainerPort { name: Some("http".into()), container_port: number, ..ContainerPort::default() };
+            let container = Container { ports: Some(vec![port]), ..Container::default() };
+            Arc::make_mut(pod).spec.as_mut().unwrap().containers = vec![container];
+        }
+        let zones = [("n1".to_owned(), "z1".to_owned())].into();
+        let observed = Observed { service, pods, zones, slices: Vec::new() };
+        let decided = decide(&observed);
+        let described: Vec<String> = decided[0].1.create.iter().map(describe).collect();
+        assert_eq!(described.join("; "), expected);
+    }
+
+    fn describe(group: &Group) -> String {
+        let ports: Vec<String> = group.ports.iter().map(|port| port.port.unwrap().to_string()).collect();
+        let endpoints = group.endpoints.iter().map(|endpoint| {
+            let conditions = endpoint.conditions.as_ref().unwrap();
+            let flag = |value: Option<bool>, letter: char| if value == Some(true) { letter } else { '-' };
+            format!(
+                "{}{}{}{}{}",
+                endpoint.addresses[0],
+                flag(conditions.ready, 'r'),
+                flag(conditions.serving, 's'),
+                flag(conditions.terminating, 't'),
+                endpoint.zone.as_deref().map(|zone| format!("@{zone}")).unwrap_or_default(),
+            )
+        });
+        format!("{}: {}", ports.join(","), endpoints.collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn tells_where_pods_serve() {
+        let numbered = service(IntOrString::Int(8080));
+        check(&numbered, "a:ip=1.1.1.1,node=n1", "8080: 1.1.1.1rs-@z1");
+        check(&numbered, "a:ip=1.1.1.1,unready", "8080: 1.1.1.1---");
+        check(&numbered, "a:ip=1.1.1.1,deleting", "8080: 1.1.1.1-st");
+        check(&numbered, "a:ip=1.1.1.1,failed b", ": ");
+        let named = service(IntOrString::String("http".into()));
+        check(&named, "a:ip=1.1.1.1 odd:ip=1.1.1.2", "8080: 1.1.1.1rs-; 9090: 1.1.1.2rs-");
+        let unknown = service(IntOrString::String("nope".into()));
+        check(&unknown, "a:ip=1.1.1.1", ": ");
+    }
+
+    #[test]
+    fn unready_addresses_are_published_on_demand() {
+        let mut service = service(IntOrString::Int(8080));
+        service.spec.as_mut().unwrap().publish_not_ready_addresses = Some(true);
+        check(&service, "a:ip=1.1.1.1,unready", "8080: 1.1.1.1r--");
+    }
+}
