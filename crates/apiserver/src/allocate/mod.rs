@@ -1,40 +1,27 @@
-//! What the server hands out: cluster IPs and node ports.
+//! What the server hands out: cluster IPs and node ports of Services.
+//!
+//! Invariant: an address or port belongs to one Service at most. What is taken lives in memory, read from the stored
+//! Services at start; the store needs no bitmap. Deliberately absent: agreement between several API servers over one
+//! store.
+
+mod ip_range;
+mod pool;
+mod ports;
+mod service;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use serde_json::Value;
 
-use crate::allocation::{Allocate, Reservation};
-use crate::error::RequestError;
-use crate::kinds::Kind;
+use crate::allocation::Allocate;
 
 pub struct AllocateConfig {
+    /// The first decides the family of single-stack Services; a second makes the cluster dual-stack.
     pub service_cidrs: Vec<IpNet>,
     pub node_ports: RangeInclusive<u16>,
 }
 
-pub fn allocator(_config: AllocateConfig) -> Arc<dyn Allocate> {
-    Arc::new(Nothing)
-}
-
-struct Nothing;
-
-impl Allocate for Nothing {
-    fn handles(&self, _kind: &Kind) -> bool {
-        false
-    }
-
-    fn load(&self, _kind: &Kind, _existing: &[Value]) {}
-
-    fn create(&self, _kind: &Kind, _object: &mut Value) -> Result<Reservation, RequestError> {
-        Ok(Reservation::none())
-    }
-
-    fn update(&self, _kind: &Kind, _new: &mut Value, _old: &Value) -> Result<Reservation, RequestError> {
-        Ok(Reservation::none())
-    }
-
-    fn deleted(&self, _kind: &Kind, _old: &Value) {}
+pub fn allocator(config: AllocateConfig) -> Arc<dyn Allocate> {
+    Arc::new(service::ServiceAllocator::new(config))
 }
