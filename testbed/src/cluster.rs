@@ -34,7 +34,8 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
-fn target() -> PathBuf {
+/// Cargo's target directory.
+pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
@@ -43,14 +44,19 @@ pub fn coracle() -> PathBuf {
     std::env::var_os("CORACLE").map_or_else(|| target().join("debug/coracle"), PathBuf::from)
 }
 
-/// Why tests with real containers cannot run here, if they cannot.
+/// Why tests with a cluster cannot run here, if they cannot.
 pub fn missing() -> Option<String> {
+    if !coracle().exists() {
+        return Some(format!("{} is not built", coracle().display()));
+    }
+    missing_images()
+}
+
+/// Why tests with real images cannot run here, if they cannot.
+pub fn missing_images() -> Option<String> {
     let root = fs::metadata("/proc/self").ok().is_some_and(|it| std::os::unix::fs::MetadataExt::uid(&it) == 0);
     if !root {
         return Some("needs root".into());
-    }
-    if !coracle().exists() {
-        return Some(format!("{} is not built", coracle().display()));
     }
     (!target().join("testbed/complete").exists()).then(|| "the test images are not made (testbed images)".into())
 }

@@ -64,7 +64,8 @@ impl Drop for Registry {
 fn answer(root: &Path, method: &Method, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
     let Some(rest) = path.strip_prefix("/v2/") else { return plain(StatusCode::NOT_FOUND) };
     if rest.is_empty() {
-        return plain(StatusCode::OK);
+        // Clients learn here how to authenticate, also for what is public.
+        return if authorized(headers) { plain(StatusCode::OK) } else { challenge() };
     }
     let found = rest.split_once("/manifests/").map(|(name, what)| (name, what, true));
     let found = found.or_else(|| rest.split_once("/blobs/").map(|(name, what)| (name, what, false)));
@@ -73,11 +74,7 @@ fn answer(root: &Path, method: &Method, path: &str, headers: &HeaderMap) -> Resp
         return plain(StatusCode::BAD_REQUEST);
     }
     if name.starts_with("private/") && !authorized(headers) {
-        let mut response = plain(StatusCode::UNAUTHORIZED);
-        response
-            .headers_mut()
-            .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Basic realm=\"testbed\""));
-        return response;
+        return challenge();
     }
     let stored = name.trim_start_matches("private/").trim_start_matches("broken/");
     let digest = match what.starts_with("sha256:") {
@@ -115,6 +112,14 @@ fn blob_path(root: &Path, digest: &str) -> PathBuf {
 fn authorized(headers: &HeaderMap) -> bool {
     let wanted = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode("user:secret"));
     headers.get(header::AUTHORIZATION).is_some_and(|value| value.as_bytes() == wanted.as_bytes())
+}
+
+fn challenge() -> Response<Full<Bytes>> {
+    let mut response = plain(StatusCode::UNAUTHORIZED);
+    response
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Basic realm=\"testbed\""));
+    response
 }
 
 fn plain(status: StatusCode) -> Response<Full<Bytes>> {

@@ -1,16 +1,17 @@
 //! Pulling from a registry that asks for credentials, lies about its layers, or has nothing.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use runtime::cri::{AuthConfig, CriError, ImageService};
 use runtime::image::{ImageStore, RegistriesConfig};
+use testbed::cluster::target;
 use testbed::registry::Registry;
 
 /// The registry, and a store that knows it as a mirror of docker.io; None where the images were not made.
 async fn registry_and_store(directory: &Path) -> Option<(Registry, Arc<ImageStore>)> {
-    if let Some(reason) = testbed::cluster::missing() {
+    if let Some(reason) = testbed::cluster::missing_images() {
         eprintln!("skipped: {reason}");
         return None;
     }
@@ -19,10 +20,6 @@ async fn registry_and_store(directory: &Path) -> Option<(Registry, Arc<ImageStor
     let config = format!("mirrors:\n  docker.io:\n    endpoint: [\"http://{}\"]\n", registry.address);
     let registries = RegistriesConfig::parse(&config).expect("parses");
     Some((registry, ImageStore::open(directory, registries).expect("opens")))
-}
-
-fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| testbed::cluster::root().join("target"), PathBuf::from)
 }
 
 #[tokio::test]

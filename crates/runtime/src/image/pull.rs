@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::manifest::{OciDescriptor, OciImageManifest, OciManifest};
@@ -24,12 +24,17 @@ const LAYERS_MAX: usize = 300;
 pub enum PullError {
     NotFound(String),
     Unauthorized(String),
+    /// Nobody answered there.
+    Unreachable(String),
     Other(String),
 }
 
 impl std::fmt::Display for PullError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (PullError::NotFound(text) | PullError::Unauthorized(text) | PullError::Other(text)) = self;
+        let (PullError::NotFound(text)
+        | PullError::Unauthorized(text)
+        | PullError::Unreachable(text)
+        | PullError::Other(text)) = self;
         f.write_str(text)
     }
 }
@@ -42,15 +47,14 @@ pub async fn pull(
     registries: &RegistriesConfig,
     layers: &Layers,
 ) -> Result<ImageRecord, PullError> {
-    let mut problem = PullError::Other("no endpoint".into());
+    let mut problem = PullError::Unreachable("no endpoint".into());
     for endpoint in registries.endpoints(reference.registry(), reference.repository()) {
         match pull_from(&endpoint, reference, auth, registries, layers).await {
             Ok(record) => return Ok(record),
             Err(cause) => {
                 tracing::debug!(host = endpoint.host, %cause, "endpoint failed");
-                // What a mirror lacks the next endpoint may have; a clear "not found" is kept as the answer over
-                // later failures to connect.
-                if !matches!((&problem, &cause), (PullError::NotFound(_), PullError::Other(_))) {
+                // What a mirror lacks the next endpoint may have. Told is what the first said that said anything.
+                if matches!(problem, PullError::Unreachable(_)) {
                     problem = cause;
                 }
             }
@@ -66,20 +70,21 @@ async fn pull_from(
     registries: &RegistriesConfig,
     layers: &Layers,
 ) -> Result<ImageRecord, PullError> {
-    let client = client_for(endpoint, registries)?;
     let source = at_endpoint(endpoint, reference);
     let mut tries: Vec<RegistryAuth> = auth.iter().filter_map(registry_auth).collect();
     tries.extend(registries.auth(&endpoint.host).as_ref().and_then(registry_auth));
     tries.push(RegistryAuth::Anonymous);
-    let mut outcome = Err(PullError::Other("no credentials".into()));
+    let mut refused = PullError::Other("no credentials".into());
     for auth in &tries {
-        outcome = resolve(&client, &source, reference, auth).await;
-        if !matches!(outcome, Err(PullError::Unauthorized(_))) {
-            break;
+        // A client remembers the first credentials for a registry: each try has its own.
+        let client = client_for(endpoint, registries)?;
+        match resolve(&client, &source, reference, auth).await {
+            Ok((manifest, digest)) => return fetch(&client, &source, reference, &manifest, &digest, layers).await,
+            Err(cause @ PullError::Unauthorized(_)) => refused = cause,
+            Err(cause) => return Err(cause),
         }
     }
-    let (manifest, digest) = outcome?;
-    fetch(&client, &source, reference, &manifest, &digest, layers).await
+    Err(refused)
 }
 
 /// The manifest for this machine, and the digest that the reference resolved to (an index keeps its own).
@@ -150,10 +155,9 @@ async fn fetch(
         .zip(&diff_ids)
         .map(|(layer, diff_id)| fetch_layer(client, source, layer, diff_id, layers))
         .collect();
-    stream::iter(fetches)
-        .buffer_unordered(LAYERS_AT_ONCE)
-        .try_collect::<Vec<()>>()
-        .await?;
+    // All are awaited, also after a failure: a dropped download would leave its file behind.
+    let fetched: Vec<Result<(), PullError>> = stream::iter(fetches).buffer_unordered(LAYERS_AT_ONCE).collect().await;
+    fetched.into_iter().collect::<Result<(), PullError>>()?;
     let mut record = record(&manifest.config.digest, config, diff_ids, layers)?;
     let name = format!("{}/{}", reference.registry(), reference.repository());
     record.digests.insert(format!("{name}@{digest}"));
@@ -265,6 +269,8 @@ fn at_endpoint(endpoint: &Endpoint, reference: &Reference) -> Reference {
 }
 
 fn client_for(endpoint: &Endpoint, registries: &RegistriesConfig) -> Result<Client, PullError> {
+    // The HTTP client takes the process's provider; whoever installed one first has installed the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut config = ClientConfig {
         protocol: if endpoint.plain_http { ClientProtocol::Http } else { ClientProtocol::Https },
         max_concurrent_download: LAYERS_AT_ONCE,
@@ -328,6 +334,7 @@ fn classify(cause: &OciDistributionError, text: String) -> PullError {
     match (unauthorized, is_not_found(cause)) {
         (true, _) => PullError::Unauthorized(text),
         (_, true) => PullError::NotFound(text),
+        _ if matches!(cause, OciDistributionError::RequestError(_)) => PullError::Unreachable(text),
         _ => PullError::Other(text),
     }
 }
