@@ -93,7 +93,7 @@ pub trait Cluster: Send + Sync {
     async fn update(
         &self,
         target: Target<'_>,
-        change: &(dyn Fn(&mut Value) -> Result<bool, RequestError> + Sync),
+        change: &(dyn for<'a> Fn(&'a mut Value) -> Result<bool, RequestError> + Sync),
     ) -> Result<(), RequestError>;
 
     /// Whether the authorizers allow it.

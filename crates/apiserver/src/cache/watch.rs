@@ -1,0 +1,165 @@
+//! One watcher's place in a shelf's ring.
+//!
+//! Invariant: every event after where it started, through its filter, once and in order; then bookmarks, then the end.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use store::Revision;
+use tokio::time::Instant;
+
+use super::entry::{Entry, Filter};
+use super::shelf::{CacheEvent, EventType, Shelf, TooOld};
+use super::Cache;
+
+/// Between bookmarks.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Events taken from the ring at a time.
+const BATCH_MAX: usize = 128;
+
+pub enum WatchItem {
+    /// An object that was there at the start.
+    Initial(Arc<Entry>),
+    Event { event_type: EventType, event: Arc<CacheEvent> },
+    /// `initial_end`: the mark after the initial events.
+    Bookmark { revision: Revision, initial_end: bool },
+    /// Events were lost; the client must list again.
+    TooOld { asked: Revision, oldest: Revision },
+}
+
+pub struct Watch {
+    cache: Arc<Cache>,
+    shelf: Arc<Shelf>,
+    filter: Filter,
+    changed: tokio::sync::watch::Receiver<Revision>,
+    cursor: Revision,
+    initial: std::vec::IntoIter<Arc<Entry>>,
+    initial_end: bool,
+    ready: VecDeque<(EventType, Arc<CacheEvent>)>,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    deadline: Instant,
+    ended: bool,
+}
+
+/// Where a watch starts.
+pub enum Start {
+    /// With everything that is there now; `mark`: followed by a bookmark that says so.
+    State { mark: bool },
+    After(Revision),
+}
+
+impl Watch {
+    pub fn new(
+        cache: Arc<Cache>,
+        shelf: Arc<Shelf>,
+        filter: Filter,
+        start: Start,
+        bookmarks: bool,
+        timeout: Duration,
+    ) -> Watch {
+        let changed = shelf.subscribe();
+        let now = Instant::now();
+        let (cursor, initial, initial_end) = match start {
+            Start::After(revision) => (revision, Vec::new(), false),
+            Start::State { mark } => {
+                let selected = shelf.select(&filter, None, 0, || cache.applied());
+                (selected.revision, selected.entries, mark)
+            }
+        };
+        Watch {
+            cache,
+            shelf,
+            filter,
+            changed,
+            cursor,
+            initial: initial.into_iter(),
+            initial_end,
+            ready: VecDeque::new(),
+            bookmarks,
+            next_bookmark: now + BOOKMARK_EVERY,
+            deadline: now + timeout,
+            ended: false,
+        }
+    }
+
+    /// What is there without waiting.
+    pub fn try_next(&mut self) -> Option<WatchItem> {
+        if self.ended {
+            return None;
+        }
+        if let Some(entry) = self.initial.next() {
+            return Some(WatchItem::Initial(entry));
+        }
+        if std::mem::take(&mut self.initial_end) {
+            return Some(WatchItem::Bookmark { revision: self.cursor, initial_end: true });
+        }
+        loop {
+            if let Some((event_type, event)) = self.ready.pop_front() {
+                return Some(WatchItem::Event { event_type, event });
+            }
+            let before = self.cursor;
+            match self.shelf.events_after(before, BATCH_MAX) {
+                Err(TooOld { oldest }) => {
+                    self.ended = true;
+                    return Some(WatchItem::TooOld { asked: before, oldest });
+                }
+                Ok((events, reached)) => {
+                    self.cursor = reached;
+                    if events.is_empty() {
+                        return None;
+                    }
+                    for event in events {
+                        if let Some((event_type, _)) = event.seen_through(&self.filter) {
+                            self.ready.push_back((event_type, event));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits. None: the watch has ended.
+    pub async fn next(&mut self) -> Option<WatchItem> {
+        loop {
+            // Before reading the ring, so that no change in between is slept through.
+            self.changed.borrow_and_update();
+            if let Some(item) = self.try_next() {
+                return Some(item);
+            }
+            if self.ended {
+                return None;
+            }
+            tokio::select! {
+                changed = self.changed.changed() => {
+                    if changed.is_err() {
+                        return None;
+                    }
+                }
+                () = tokio::time::sleep_until(self.deadline) => {
+                    self.ended = true;
+                    return self.bookmarks.then(|| self.bookmark());
+                }
+                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
+                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                    if let Some(item) = self.try_next() {
+                        return Some(item);
+                    }
+                    return Some(self.bookmark());
+                }
+            }
+        }
+    }
+
+    /// The whole cache has reached `applied` before the shelf was found without news.
+    fn bookmark(&mut self) -> WatchItem {
+        let applied = self.cache.applied();
+        if let Ok((events, _)) = self.shelf.events_after(self.cursor, 1)
+            && events.is_empty()
+        {
+            self.cursor = self.cursor.max(applied);
+        }
+        WatchItem::Bookmark { revision: self.cursor, initial_end: false }
+    }
+}

@@ -1,0 +1,98 @@
+//! Query strings and percent-encoding.
+
+/// The parameters of a request, decoded, in order.
+#[derive(Default, Debug, Clone)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub fn parse(text: &str) -> Query {
+        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(name, true), decode(value, true))
+        });
+        Query(pairs.collect())
+    }
+
+    /// The first value, if it is not empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(own, _)| own == name).map(|(_, value)| &**value).filter(|value| !value.is_empty())
+    }
+
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.iter().any(|(own, _)| own == name)
+    }
+
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(own, _)| own == name).map(|(_, value)| &**value)
+    }
+
+    /// As the original reads booleans in options: anything but `false` and `0`; a bare `?watch` is true.
+    pub fn flag(&self, name: &str) -> bool {
+        self.0
+            .iter()
+            .find(|(own, _)| own == name)
+            .is_some_and(|(_, value)| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
+    }
+
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+}
+
+/// `%41` to `A`; what is no valid escape stays. Bytes that are no UTF-8 are replaced.
+pub fn decode(text: &str, plus_is_space: bool) -> String {
+    if !text.bytes().any(|byte| byte == b'%' || byte == b'+') {
+        return text.to_owned();
+    }
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escaped = (bytes[at] == b'%')
+            .then(|| Some((hex(*bytes.get(at + 1)?)? << 4) | hex(*bytes.get(at + 2)?)?))
+            .flatten();
+        match escaped {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(if plus_is_space && bytes[at] == b'+' { b' ' } else { bytes[at] });
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8(out).unwrap_or_else(|bad| String::from_utf8_lossy(bad.as_bytes()).into_owned())
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    (digit as char).to_digit(16).map(|digit| digit as u8)
+}
+
+/// For a query value.
+pub fn encode(text: &str) -> String {
+    use std::fmt::Write;
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            out.push(byte as char);
+        } else {
+            write!(out, "%{byte:02X}").expect("writing to a String cannot fail");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters() {
+        let query = Query::parse("labelSelector=app%3Dweb%2Cx+in+%28a%29&watch&limit=5&bad=%zz%4&e=");
+        assert_eq!(query.get("labelSelector"), Some("app=web,x in (a)"));
+        assert_eq!((query.get("limit"), query.get("bad"), query.get("e")), (Some("5"), Some("%zz%4"), None));
+        assert!(query.flag("watch") && !query.flag("follow") && !Query::parse("watch=0").flag("watch"));
+        assert_eq!(encode("a b/c"), "a%20b%2Fc");
+    }
+}

@@ -1,0 +1,187 @@
+//! Counters of requests, printed as Prometheus reads them under the original's names.
+//!
+//! Invariant: label values come from the registry and from fixed lists, so that no client can make the table grow.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use http::StatusCode;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+use crate::http::reply::{Content, Reply};
+use crate::http::request_info::RequestInfo;
+use crate::kinds::registry;
+use crate::server::ApiServer;
+
+/// Upper bounds in seconds; a subset of the original's.
+const BUCKETS: [f64; 10] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0, 60.0];
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Labels {
+    verb: &'static str,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+    scope: &'static str,
+}
+
+impl Labels {
+    pub fn of(info: &RequestInfo) -> Labels {
+        let kind = registry::by_plural(&info.group, &info.version, &info.resource);
+        let subresource = kind
+            .and_then(|kind| kind.subresources.iter().find(|own| own.name == info.subresource))
+            .map_or("", |found| found.name);
+        let scope = match kind {
+            None => "",
+            Some(_) if !info.name.is_empty() => "resource",
+            Some(_) if !info.namespace.is_empty() => "namespace",
+            Some(_) => "cluster",
+        };
+        Labels {
+            verb: verb(info.verb),
+            group: kind.map_or("", |kind| kind.group),
+            version: kind.map_or("", |kind| kind.version),
+            resource: kind.map_or("", |kind| kind.plural),
+            subresource,
+            scope,
+        }
+    }
+}
+
+fn verb(verb: &str) -> &'static str {
+    match verb {
+        "get" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "create" | "post" => "POST",
+        "update" | "put" => "PUT",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        "deletecollection" => "DELETECOLLECTION",
+        _ => "OTHER",
+    }
+}
+
+#[derive(Default)]
+struct Series {
+    codes: HashMap<u16, u64>,
+    buckets: [u64; BUCKETS.len()],
+    count: u64,
+    seconds: f64,
+}
+
+pub struct Metrics {
+    started: Timestamp,
+    series: Mutex<HashMap<Labels, Series>>,
+}
+
+impl Metrics {
+    pub fn new(started: Timestamp) -> Self {
+        Metrics { started, series: Mutex::default() }
+    }
+
+    pub fn observe(&self, labels: Labels, code: StatusCode, elapsed: Duration) {
+        let seconds = elapsed.as_secs_f64();
+        let mut all = self.series.lock();
+        let series = all.entry(labels).or_default();
+        *series.codes.entry(code.as_u16()).or_default() += 1;
+        series.count += 1;
+        series.seconds += seconds;
+        if let Some(at) = BUCKETS.iter().position(|bound| seconds <= *bound) {
+            series.buckets[at] += 1;
+        }
+    }
+
+    pub fn print(&self, server: &ApiServer) -> Reply {
+        let mut out = String::with_capacity(16 << 10);
+        self.print_requests(&mut out).and_then(|()| self.print_rest(server, &mut out)).expect("writing to a String cannot fail");
+        Reply::ok(Content::Raw { content_type: "text/plain; version=0.0.4; charset=utf-8", bytes: out.into() })
+    }
+
+    fn print_requests(&self, out: &mut String) -> std::fmt::Result {
+        let all = self.series.lock();
+        let mut sorted: Vec<(&Labels, &Series)> = all.iter().collect();
+        sorted.sort_by_key(|(labels, _)| **labels);
+        let common = |labels: &Labels| {
+            format!(
+                "group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",
+                labels.group, labels.resource, labels.scope, labels.subresource, labels.verb, labels.version
+            )
+        };
+        writeln!(out, "# HELP apiserver_request_total [STABLE] Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.")?;
+        writeln!(out, "# TYPE apiserver_request_total counter")?;
+        for (labels, series) in &sorted {
+            for (code, count) in &series.codes {
+                writeln!(out, "apiserver_request_total{{code=\"{code}\",component=\"apiserver\",dry_run=\"\",{}}} {count}", common(labels))?;
+            }
+        }
+        writeln!(out, "# HELP apiserver_request_duration_seconds [STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.")?;
+        writeln!(out, "# TYPE apiserver_request_duration_seconds histogram")?;
+        for (labels, series) in &sorted {
+            let labels = format!("component=\"apiserver\",dry_run=\"\",{}", common(labels));
+            let mut sum = 0;
+            for (bound, count) in BUCKETS.iter().zip(series.buckets) {
+                sum += count;
+                writeln!(out, "apiserver_request_duration_seconds_bucket{{{labels},le=\"{bound}\"}} {sum}")?;
+            }
+            writeln!(out, "apiserver_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {}", series.count)?;
+            writeln!(out, "apiserver_request_duration_seconds_sum{{{labels}}} {}", series.seconds)?;
+            writeln!(out, "apiserver_request_duration_seconds_count{{{labels}}} {}", series.count)?;
+        }
+        Ok(())
+    }
+
+    fn print_rest(&self, server: &ApiServer, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "# HELP apiserver_storage_objects [STABLE] Number of stored objects at the time of last check split by kind.")?;
+        writeln!(out, "# TYPE apiserver_storage_objects gauge")?;
+        let mut shelves: Vec<_> = server.cache.shelves().collect();
+        shelves.sort_by_key(|shelf| (shelf.kind.plural, shelf.kind.group));
+        for shelf in shelves {
+            let dot = if shelf.kind.group.is_empty() { "" } else { "." };
+            let resource = format!("{}{dot}{}", shelf.kind.plural, shelf.kind.group);
+            writeln!(out, "apiserver_storage_objects{{resource=\"{resource}\"}} {}", shelf.len())?;
+        }
+        writeln!(out, "# HELP etcd_debugging_mvcc_current_revision The current revision of store.")?;
+        writeln!(out, "# TYPE etcd_debugging_mvcc_current_revision gauge")?;
+        writeln!(out, "etcd_debugging_mvcc_current_revision {}", server.cache.applied())?;
+        writeln!(out, "# HELP process_start_time_seconds [STABLE] Start time of the process since unix epoch in seconds.")?;
+        writeln!(out, "# TYPE process_start_time_seconds gauge")?;
+        writeln!(out, "process_start_time_seconds {}", self.started.as_second())?;
+        if let Some((resident, virtual_bytes)) = memory() {
+            writeln!(out, "# HELP process_resident_memory_bytes Resident memory size in bytes.")?;
+            writeln!(out, "# TYPE process_resident_memory_bytes gauge")?;
+            writeln!(out, "process_resident_memory_bytes {resident}")?;
+            writeln!(out, "# HELP process_virtual_memory_bytes Virtual memory size in bytes.")?;
+            writeln!(out, "# TYPE process_virtual_memory_bytes gauge")?;
+            writeln!(out, "process_virtual_memory_bytes {virtual_bytes}")?;
+        }
+        if let Some(seconds) = cpu_seconds() {
+            writeln!(out, "# HELP process_cpu_seconds_total Total user and system CPU time spent in seconds.")?;
+            writeln!(out, "# TYPE process_cpu_seconds_total counter")?;
+            writeln!(out, "process_cpu_seconds_total {seconds}")?;
+        }
+        writeln!(out, "# HELP kubernetes_build_info [ALPHA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.")?;
+        writeln!(out, "# TYPE kubernetes_build_info gauge")?;
+        writeln!(out, "kubernetes_build_info{{git_version=\"{}\",major=\"1\",minor=\"35\"}} 1", crate::discovery::GIT_VERSION)
+    }
+}
+
+/// Resident and virtual bytes.
+fn memory() -> Option<(u64, u64)> {
+    const PAGE: u64 = 4096;
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let mut pages = text.split(' ').filter_map(|part| part.trim().parse::<u64>().ok());
+    let (total, resident) = (pages.next()?, pages.next()?);
+    Some((resident * PAGE, total * PAGE))
+}
+
+fn cpu_seconds() -> Option<f64> {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(ticks as f64 / TICKS_PER_SECOND)
+}

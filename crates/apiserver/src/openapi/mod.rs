@@ -1,0 +1,201 @@
+//! The published OpenAPI documents.
+//!
+//! Invariant: made on demand from the schema table and the registry; kept packed, one per group version.
+
+mod paths;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::sync::{Arc, OnceLock};
+
+use api::schema::{self, openapi_v2_definition, openapi_v3_schema};
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::{HeaderMap, Response, StatusCode};
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::discovery::{GIT_VERSION, groups, kinds_of};
+use crate::error::RequestError;
+use crate::http::body::Body;
+use crate::http::negotiate::{accepts_gzip, not_acceptable};
+use crate::http::reply::{Content, Reply};
+use crate::server::ApiServer;
+
+/// Packed documents by path.
+#[derive(Default)]
+pub struct Documents {
+    packed: Mutex<BTreeMap<String, Arc<Packed>>>,
+}
+
+struct Packed {
+    gzip: Bytes,
+    etag: String,
+}
+
+/// `/openapi/v2`
+pub fn v2(server: &ApiServer, headers: &HeaderMap) -> Result<Reply, RequestError> {
+    // Only JSON: clients that want protobuf alone fall back to going without.
+    wants_json(headers)?;
+    let packed = server.openapi.get("v2", || {
+        let definitions: Map<String, Value> = schema::definitions()
+            .filter(|definition| definition.published)
+            .map(|definition| (definition.name.to_owned(), openapi_v2_definition(definition)))
+            .collect();
+        let mut all = Map::new();
+        for (group, version) in group_versions() {
+            all.extend(paths::of(group, version, paths::Flavour::Two));
+        }
+        json!({
+            "swagger": "2.0", "info": {"title": "Kubernetes", "version": GIT_VERSION},
+            "paths": all, "definitions": definitions,
+            "securityDefinitions": {"BearerToken": {
+                "description": "Bearer Token authentication", "type": "apiKey", "name": "authorization", "in": "header",
+            }},
+            "security": [{"BearerToken": []}],
+        })
+    });
+    Ok(respond(&packed, headers, "application/json"))
+}
+
+/// `/openapi/v3` and below; `rest` is empty or starts with a slash.
+pub fn v3(server: &ApiServer, rest: &str, headers: &HeaderMap) -> Result<Reply, RequestError> {
+    wants_json(headers)?;
+    let rest = rest.trim_start_matches('/');
+    if rest.is_empty() {
+        let paths: Map<String, Value> = group_versions()
+            .map(|(group, version)| {
+                let path = document_path(group, version);
+                let url = format!("/openapi/v3/{path}?hash={}", hash(&path));
+                (path, json!({"serverRelativeURL": url}))
+            })
+            .collect();
+        return Ok(Reply::json(json!({"paths": paths}).to_string()));
+    }
+    let Some((group, version)) = group_versions().find(|(group, version)| document_path(group, version) == rest) else {
+        return Err(RequestError::NoSuchPath);
+    };
+    let packed = server.openapi.get(rest, || v3_document(group, version));
+    Ok(respond(&packed, headers, "application/json"))
+}
+
+fn group_versions() -> impl Iterator<Item = (&'static str, &'static str)> {
+    groups().into_iter().flat_map(|(group, versions)| versions.into_iter().map(move |version| (group, version)))
+}
+
+fn document_path(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+}
+
+/// Documents change with the program alone.
+fn hash(path: &str) -> String {
+    static PROGRAM: OnceLock<String> = OnceLock::new();
+    let program = PROGRAM.get_or_init(|| {
+        let definitions = schema::definitions().count();
+        format!("{GIT_VERSION} {} {definitions}", env!("CARGO_PKG_VERSION"))
+    });
+    Sha256::digest(format!("{program} {path}")).iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+fn v3_document(group: &'static str, version: &'static str) -> Value {
+    let paths = paths::of(group, version, paths::Flavour::Three);
+    let mut wanted: Vec<String> = Vec::new();
+    references(&Value::Object(paths.clone()), &mut wanted);
+    wanted.extend(kinds_of(group, version).map(|kind| kind.definition.to_owned()));
+    let mut schemas = Map::new();
+    let mut seen = BTreeSet::new();
+    while let Some(name) = wanted.pop() {
+        if !seen.insert(name.clone()) {
+            continue;
+        }
+        if let Some(definition) = schema::definition(&name) {
+            let schema = openapi_v3_schema(definition);
+            references(&schema, &mut wanted);
+            schemas.insert(name, schema);
+        }
+    }
+    json!({
+        "openapi": "3.0.0", "info": {"title": "Kubernetes", "version": GIT_VERSION},
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"BearerToken": {
+                "description": "Bearer Token authentication", "type": "apiKey", "name": "authorization", "in": "header",
+            }},
+        },
+        "security": [{"BearerToken": []}],
+    })
+}
+
+/// Names of the schemas that a document refers to.
+fn references(value: &Value, out: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::String(target)) = map.get("$ref")
+                && let Some(name) = target.rsplit('/').next()
+            {
+                out.push(name.to_owned());
+            }
+            map.values().for_each(|inner| references(inner, out));
+        }
+        Value::Array(list) => list.iter().for_each(|inner| references(inner, out)),
+        _ => {}
+    }
+}
+
+fn wants_json(headers: &HeaderMap) -> Result<(), RequestError> {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let json = accept.is_empty()
+        || accept.split(',').any(|clause| {
+            matches!(clause.split(';').next().unwrap_or("").trim(), "application/json" | "*/*" | "application/*")
+        });
+    if json { Ok(()) } else { Err(not_acceptable()) }
+}
+
+impl Documents {
+    fn get(&self, path: &str, make: impl FnOnce() -> Value) -> Arc<Packed> {
+        if let Some(found) = self.packed.lock().get(path) {
+            return found.clone();
+        }
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        serde_json::to_writer(&mut encoder, &make()).expect("writing to memory cannot fail");
+        encoder.flush().expect("writing to memory cannot fail");
+        let gzip = encoder.finish().expect("writing to memory cannot fail");
+        let packed = Arc::new(Packed { gzip: gzip.into(), etag: format!("\"{}\"", hash(path)) });
+        self.packed.lock().insert(path.to_owned(), packed.clone());
+        packed
+    }
+}
+
+fn respond(packed: &Packed, headers: &HeaderMap, content_type: &'static str) -> Reply {
+    let known = headers.get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == packed.etag.as_bytes());
+    let gzip = accepts_gzip(headers);
+    let body = if known {
+        Body::empty()
+    } else if gzip {
+        Body::full(packed.gzip.clone())
+    } else {
+        let mut plain = Vec::new();
+        GzDecoder::new(&packed.gzip[..]).read_to_end(&mut plain).expect("was packed by this server");
+        Body::full(plain)
+    };
+    let mut response = Response::new(body);
+    if known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let answer = response.headers_mut();
+    answer.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    answer.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if gzip && !known {
+        answer.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    if let Ok(etag) = HeaderValue::from_str(&packed.etag) {
+        answer.insert(ETAG, etag);
+    }
+    Reply::ok(Content::Response(response))
+}
