@@ -23,14 +23,14 @@ use ipnet::{IpNet, Ipv4Net};
 use net::nft::matching::{
     CT_STATE_NEW, CT_STATUS_DESTINATION_TRANSLATED, clear_mark, connection_state, connection_status, destination_in,
     destination_is_local, in_set, load_destination, load_destination_port, load_protocol, load_source, map, mark_has,
-    not_in_set, rule, set_mark, source_in, source_is_local, source_not_in,
+    not_in_set, protocol_is, rule, set_mark, source_in, source_is_local, source_not_in,
 };
 use net::nft::{
     Chain, ChainKind, DynamicOperation, Element, ElementData, Expression, Family, Field, Hook, Key, Meta, NatKind, Register, Reject,
     Set, Table, Transaction, Verdict, priority,
 };
 
-use crate::entry::{EntryKey, EntryValue, Frontend, INTERNAL_SLOTS, Pick, Refusal, Source};
+use crate::entry::{EntryKey, EntryValue, Frontend, INTERNAL_SLOTS, Pick, Refusal, Source, TCP};
 use crate::state::Plan;
 
 /// Bit of the packet mark that asks for masquerading; the one kube-proxy uses.
@@ -194,6 +194,7 @@ impl ServiceTable {
         let services = || vec![jump("services")];
         vec![
             (Chain::regular("services"), self.service_rules()),
+            (Chain::regular("reject"), reject_rules()),
             (Chain::regular("refused"), self.refusal_rules()),
             (base("prerouting", nat(Hook::Prerouting, priority::DESTINATION_NAT)), services()),
             (base("output", nat(Hook::Output, priority::DESTINATION_NAT)), services()),
@@ -202,8 +203,8 @@ impl ServiceTable {
             (base("refused-prerouting", filter(Hook::Prerouting, before_translation)), refuse()),
             (base("refused-output", filter(Hook::Output, before_translation)), refuse()),
             (base("input", filter(Hook::Input, priority::FILTER)), self.input_rules()),
-            (base("forward", filter(Hook::Forward, priority::FILTER)), vec![self.invalid_port_rule()]),
-            (base("output-translated", filter(Hook::Output, after_translation)), vec![self.invalid_port_rule()]),
+            (base("translated-prerouting", filter(Hook::Prerouting, after_translation)), vec![self.invalid_port_rule()]),
+            (base("translated-output", filter(Hook::Output, after_translation)), vec![self.invalid_port_rule()]),
         ]
     }
 
@@ -241,7 +242,7 @@ impl ServiceTable {
     }
 
     fn refusal_rules(&self) -> Vec<Rule> {
-        let reject = || Expression::Reject(Reject::PortUnreachable);
+        let reject = || Expression::Verdict(Verdict::Goto("reject".into()));
         let drop = || Expression::Verdict(Verdict::Drop);
         let (address, after) = self.load_frontend(false, Register(0));
         let (port, _) = self.load_frontend(true, Register(0));
@@ -310,7 +311,7 @@ impl ServiceTable {
             vec![
                 load_destination(self.table.family, Register(0)),
                 in_set(CLUSTER_IPS, Register(0)),
-                Expression::Reject(Reject::PortUnreachable),
+                Expression::Verdict(Verdict::Goto("reject".into())),
             ],
         ])
     }
@@ -401,15 +402,17 @@ impl ServiceTable {
             map(affinity, start, start),
             Expression::SetMeta { key: Meta::Priority, from: start },
         ];
-        vec![
+        let attempt = [
             // Only a client that is not known yet gets the random slot; otherwise this begins its time anew.
             rule([client.clone(), change(DynamicOperation::Update, Some(remember))]),
             rule([client.clone(), recall]),
             translate(Expression::Meta { key: Meta::Priority, to: slot }),
-            // A slot that is no more.
-            rule([client, change(DynamicOperation::Delete, None)]),
-            at_random,
-        ]
+        ];
+        // A slot that is no more is forgotten, and then the client is a new one.
+        let forget = rule([client, change(DynamicOperation::Delete, None)]);
+        let again = attempt.clone();
+        // The last one is for clients that the map has no room for.
+        attempt.into_iter().chain([forget]).chain(again).chain([at_random]).collect()
     }
 
     /// Loads what a frontend is known by; also the register after it.
@@ -424,6 +427,15 @@ impl ServiceTable {
         expressions.push(load_destination_port(next.after(1)));
         (expressions, next.after(2))
     }
+}
+
+/// Before routing: after it, a redirect could use up what the kernel allows a host of ICMP messages. And a reset
+/// for TCP: an unreachable that comes while the client is still in connect() is not heard, and it tries for a second.
+fn reject_rules() -> Vec<Rule> {
+    vec![
+        rule([protocol_is(TCP), vec![Expression::Reject(Reject::TcpReset)]]),
+        vec![Expression::Reject(Reject::PortUnreachable)],
+    ]
 }
 
 /// Each in a word of its own.

@@ -1,1 +1,428 @@
+//! Real connections through real rules, in network namespaces made here. As root; skipped by name otherwise.
 
+#![allow(clippy::print_stderr)] // Measurements, and which test was skipped.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use net::pod_network::{BridgeConfig, BridgeNetwork};
+use net::route::RouteSocket;
+use serde_json::{Value, json};
+
+use super::*;
+
+#[allow(dead_code)]
+#[path = "../../../net/tests/node/machine.rs"]
+mod machine;
+
+use machine::{Pod, TIMEOUT, default_route, fetch, neighbour, on_machine};
+
+const TABLE: &str = "coracle";
+const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 43, 0, 7));
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// A node with a pod network and service rules, and a machine beyond it.
+struct TestNode {
+    network: BridgeNetwork,
+    outside: Pod,
+    kernel: Kernel,
+    objects: HashMap<ObjectKey, Seen>,
+    _state: tempfile::TempDir,
+}
+
+fn config() -> ProxyConfig {
+    ProxyConfig {
+        table: TABLE.into(),
+        node_name: "node-a".into(),
+        cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
+        node_port_addresses: Vec::new(),
+        skip_cluster_ips: Vec::new(),
+    }
+}
+
+fn bridge(state: &Path) -> BridgeConfig {
+    BridgeConfig {
+        name: "coracle0".into(),
+        pod_cidr: "10.42.0.0/24".parse().unwrap(),
+        cluster_cidr: "10.42.0.0/16".parse().unwrap(),
+        service_cidr: Some("10.43.0.0/16".parse().unwrap()),
+        mtu: None,
+        encapsulation_bytes: 0,
+        state_dir: state.to_path_buf(),
+        masquerade: true,
+        instance: TABLE.into(),
+    }
+}
+
+impl TestNode {
+    fn new() -> TestNode {
+        let state = tempfile::tempdir().unwrap();
+        let outside = neighbour("192.0.2.1/24", "192.0.2.2/24");
+        outside.run(|| {
+            let link = RouteSocket::open().unwrap().link("eth0").unwrap().unwrap().index;
+            default_route(NODE, link);
+        });
+        let network = BridgeNetwork::ensure(bridge(state.path())).unwrap();
+        let mut kernel = Kernel::new(&config()).unwrap();
+        kernel.replace(HashSet::new(), |_| (None, Vec::new())).unwrap();
+        TestNode { network, outside, kernel, objects: HashMap::new(), _state: state }
+    }
+
+    fn pod(&self, name: &str) -> (Pod, IpAddr) {
+        let pod = Pod::new();
+        let addresses = block_on(self.network.attach(pod.path(), name)).unwrap();
+        (pod, addresses[0])
+    }
+
+    /// A pod that serves its name on 8080.
+    fn server(&self, name: &str) -> (Pod, IpAddr) {
+        let (pod, address) = self.pod(name);
+        pod.serve(8080, name);
+        (pod, address)
+    }
+
+    /// Makes this the Service `web`, and programs it.
+    fn set(&mut self, spec: Value, status: Value, endpoints: Value) {
+        let key = ObjectKey::new("default", "web");
+        let mut spec = spec;
+        let defaults = json!({
+            "clusterIP": VIP.to_string(),
+            "type": "ClusterIP",
+            "ports": [{"port": 80, "nodePort": 30080}, {"name": "dns", "port": 53, "nodePort": 30053, "protocol": "UDP"}],
+        });
+        for (field, value) in defaults.as_object().unwrap() {
+            spec.as_object_mut().unwrap().entry(field).or_insert(value.clone());
+        }
+        let service = json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec, "status": status});
+        let slice = json!({
+            "metadata": {"name": "web-1", "namespace": "default"},
+            "addressType": "IPv4",
+            "endpoints": endpoints,
+            "ports": [{"name": "", "port": 8080}, {"name": "dns", "port": 5353, "protocol": "UDP"}],
+        });
+        let seen = (
+            Some(Arc::new(serde_json::from_value(service).unwrap())),
+            vec![Arc::new(serde_json::from_value(slice).unwrap())],
+        );
+        self.objects.insert(key.clone(), seen);
+        let objects = &self.objects;
+        self.kernel.change(HashSet::from([key]), |key| objects[key].clone()).unwrap();
+    }
+
+    /// As a proxy that was killed and starts anew.
+    fn restart(&mut self) {
+        self.kernel = Kernel::new(&config()).unwrap();
+        let objects = &self.objects;
+        self.kernel.replace(objects.keys().cloned().collect(), |key| objects[key].clone()).unwrap();
+    }
+}
+
+fn ready(addresses: &[IpAddr]) -> Value {
+    on_node("node-a", addresses)
+}
+
+fn on_node(node: &str, addresses: &[IpAddr]) -> Value {
+    let endpoint = |address: &IpAddr| json!({"addresses": [address], "nodeName": node, "conditions": {"ready": true}});
+    addresses.iter().map(endpoint).collect()
+}
+
+/// Who answers, without the address that it sees.
+fn name(answer: Result<String, ErrorKind>) -> String {
+    answer.unwrap().split_whitespace().next().unwrap().to_owned()
+}
+
+fn names(mut fetch: impl FnMut() -> Result<String, ErrorKind>) -> HashSet<String> {
+    (0..40).map(|_| name(fetch())).collect()
+}
+
+fn both() -> HashSet<String> {
+    ["a".to_owned(), "b".to_owned()].into()
+}
+
+#[test]
+fn a_cluster_ip_leads_to_its_endpoints() {
+    on_machine(|| {
+        let mut node = TestNode::new();
+        let ((a, a_address), (_b, b_address)) = (node.server("a"), node.server("b"));
+        let (client, client_address) = node.pod("client");
+        node.set(json!({}), json!({}), ready(&[a_address, b_address]));
+        let service = SocketAddr::new(VIP, 80);
+        assert_eq!(names(|| client.fetch(service)), both(), "from a pod");
+        assert_eq!(names(|| fetch(service)), both(), "from the host");
+        assert_eq!(names(|| node.outside.fetch(service)), both(), "from beyond");
+        assert_eq!(names(|| a.fetch(service)), both(), "from an endpoint, also to itself");
+        let answer = client.fetch(service).unwrap();
+        assert!(answer.ends_with(&format!(" {client_address}")), "a pod is seen as itself: {answer}");
+        let answer = node.outside.fetch(service).unwrap();
+        assert!(answer.ends_with(&format!(" {}", node.network.gateway())), "others as the node: {answer}");
+
+        assert_eq!(client.fetch((VIP, 81)), Err(ErrorKind::ConnectionRefused), "a port it does not have");
+        assert_eq!(node.outside.fetch((VIP, 81)), Err(ErrorKind::ConnectionRefused), "from beyond");
+        assert_eq!(fetch((VIP, 81).into()), Err(ErrorKind::ConnectionRefused), "from the host");
+
+        node.set(json!({}), json!({}), ready(&[b_address]));
+        assert_eq!(names(|| client.fetch(service)), HashSet::from(["b".to_owned()]));
+        node.set(json!({}), json!({}), json!([]));
+        for client in [&client, &node.outside] {
+            assert_eq!(client.fetch(service), Err(ErrorKind::ConnectionRefused), "no endpoints");
+        }
+        assert_eq!(fetch(service), Err(ErrorKind::ConnectionRefused));
+
+        Proxy::clean_up(TABLE).unwrap();
+        let left = NftSocket::open().unwrap().tables().unwrap();
+        assert!(left.iter().all(|table| table.name != TABLE), "{left:?}");
+    });
+}
+
+#[test]
+fn node_ports_answer_on_every_address() {
+    on_machine(|| {
+        let mut node = TestNode::new();
+        let ((_a, a_address), (client, _)) = (node.server("a"), node.pod("client"));
+        node.set(json!({"type": "NodePort"}), json!({}), ready(&[a_address]));
+        let gateway = node.network.gateway();
+        assert_eq!(node.outside.fetch((NODE, 30080)).unwrap(), format!("a {gateway}"), "as the node");
+        assert_eq!(name(client.fetch((NODE, 30080))), "a", "from a pod");
+        assert_eq!(name(client.fetch((gateway, 30080))), "a", "from a pod, at the bridge");
+        assert_eq!(name(fetch((NODE, 30080).into())), "a", "from the host");
+        assert_eq!(name(fetch(([127, 0, 0, 1], 30080).into())), "a", "at the host's loopback");
+        assert_eq!(name(node.outside.fetch((VIP, 80))), "a");
+
+        node.set(json!({"type": "ClusterIP"}), json!({}), ready(&[a_address]));
+        assert!(node.outside.fetch((NODE, 30080)).is_err(), "no longer a NodePort");
+        node.set(json!({"type": "NodePort"}), json!({}), json!([]));
+        assert_eq!(node.outside.fetch((NODE, 30080)), Err(ErrorKind::ConnectionRefused));
+        assert_eq!(fetch(([127, 0, 0, 1], 30080).into()), Err(ErrorKind::ConnectionRefused));
+    });
+}
+
+#[test]
+fn policy_local_keeps_the_client_s_address() {
+    on_machine(|| {
+        let mut node = TestNode::new();
+        let ((_a, a_address), (client, _)) = (node.server("a"), node.pod("client"));
+        let local = || json!({"type": "NodePort", "externalTrafficPolicy": "Local"});
+        node.set(local(), json!({}), ready(&[a_address]));
+        assert_eq!(node.outside.fetch((NODE, 30080)).unwrap(), "a 192.0.2.2");
+
+        // The endpoint is elsewhere: not for those from beyond, but for pods and this node.
+        node.set(local(), json!({}), on_node("node-b", &[a_address]));
+        assert_eq!(node.outside.fetch((NODE, 30080)), Err(ErrorKind::TimedOut));
+        assert_eq!(name(client.fetch((NODE, 30080))), "a");
+        assert_eq!(name(fetch((NODE, 30080).into())), "a");
+
+        node.set(json!({"internalTrafficPolicy": "Local"}), json!({}), on_node("node-b", &[a_address]));
+        assert_eq!(client.fetch((VIP, 80)), Err(ErrorKind::TimedOut));
+    });
+}
+
+#[test]
+fn affinity_sticks() {
+    on_machine(|| {
+        let mut node = TestNode::new();
+        let servers = [node.server("a"), node.server("b"), node.server("c")];
+        let addresses: Vec<IpAddr> = servers.iter().map(|(_, address)| *address).collect();
+        let clients: Vec<Pod> = (0..6).map(|number| node.pod(&format!("client-{number}")).0).collect();
+        let spec = || json!({"type": "NodePort", "sessionAffinity": "ClientIP"});
+        node.set(spec(), json!({}), ready(&addresses));
+        let of = |client: &Pod, at: SocketAddr| names(|| client.fetch(at));
+        let service = SocketAddr::new(VIP, 80);
+        let first: Vec<HashSet<String>> = clients.iter().map(|client| of(client, service)).collect();
+        assert!(first.iter().all(|seen| seen.len() == 1), "each stays where it is: {first:?}");
+        assert_eq!(of(&node.outside, (NODE, 30080).into()).len(), 1);
+
+        node.restart();
+        let again: Vec<HashSet<String>> = clients.iter().map(|client| of(client, service)).collect();
+        assert_eq!(again, first, "a restart changes nothing");
+
+        // The endpoint of the first client goes; only its clients move, and then stay.
+        let gone = first[0].iter().next().unwrap().clone();
+        let left: Vec<IpAddr> =
+            ["a", "b", "c"].iter().zip(&addresses).filter(|(name, _)| **name != gone).map(|(_, a)| *a).collect();
+        node.set(spec(), json!({}), ready(&left));
+        for (client, before) in clients.iter().zip(&first) {
+            let now = of(client, service);
+            assert_eq!(now.len(), 1);
+            assert_eq!(now == *before, !before.contains(&gone), "{before:?} -> {now:?}");
+        }
+        node.set(json!({"type": "NodePort"}), json!({}), ready(&left));
+        assert_eq!(of(&clients[0], service).len(), 2, "without affinity, spread again");
+    });
+}
+
+#[test]
+fn balanced_addresses_are_open_to_some() {
+    on_machine(|| {
+        let mut node = TestNode::new();
+        let ((_a, a_address), (client, _)) = (node.server("a"), node.pod("client"));
+        let status = || json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}});
+        let spec = |ranges: Value| json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ranges});
+        let address = SocketAddr::from(([203, 0, 113, 9], 80));
+        node.set(spec(json!([])), status(), ready(&[a_address]));
+        assert_eq!(name(node.outside.fetch(address)), "a");
+        assert_eq!(name(client.fetch(address)), "a");
+        node.set(spec(json!(["10.42.0.0/16"])), status(), ready(&[a_address]));
+        assert_eq!(node.outside.fetch(address), Err(ErrorKind::TimedOut));
+        assert_eq!(name(client.fetch(address)), "a");
+        node.set(spec(json!(["192.0.2.2/32", "198.51.100.0/24"])), status(), ready(&[a_address]));
+        assert_eq!(name(node.outside.fetch(address)), "a");
+        node.set(json!({"externalIPs": ["203.0.113.9"]}), json!({}), ready(&[a_address]));
+        assert_eq!(name(client.fetch(address)), "a", "an external IP");
+    });
+}
+
+#[test]
+fn connections_outlive_the_withdrawal_of_their_endpoint() {
+    on_machine(|| {
+        let mut node = TestNode::new();
+        let ((a, a_address), (_b, b_address)) = (node.pod("a"), node.server("b"));
+        let listener = a.run(|| std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).unwrap());
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut byte = [0];
+            while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+        });
+        let (client, _) = node.pod("client");
+        node.set(json!({}), json!({}), ready(&[a_address]));
+        let service = SocketAddr::new(VIP, 80);
+        let mut stream = client.run(|| TcpStream::connect_timeout(&service, TIMEOUT).unwrap());
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        let mut echo = |byte: u8| {
+            stream.write_all(&[byte]).unwrap();
+            let mut answer = [0];
+            stream.read_exact(&mut answer).map(|()| answer[0]).unwrap()
+        };
+        assert_eq!(echo(1), 1);
+
+        let terminating = |address: IpAddr| {
+            let conditions = json!({"ready": false, "serving": true, "terminating": true});
+            json!({"addresses": [address], "nodeName": "node-a", "conditions": conditions})
+        };
+        let rolled = json!([terminating(a_address), ready(&[b_address])[0]]);
+        node.set(json!({}), json!({}), rolled);
+        assert_eq!(names(|| client.fetch(service)), HashSet::from(["b".to_owned()]), "new ones go elsewhere");
+        assert_eq!(echo(2), 2, "the old one goes on");
+        node.restart();
+        assert_eq!(echo(3), 3, "also through a restart");
+        node.set(json!({}), json!({}), json!([]));
+        assert_eq!(echo(4), 4, "and when the Service has nobody");
+    });
+}
+
+#[test]
+fn udp_flows_follow_the_endpoints() {
+    on_machine(|| {
+        let mut node = TestNode::new();
+        let serve = |pod: &Pod, name: &'static str| {
+            let socket = pod.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 5353)).unwrap());
+            std::thread::spawn(move || {
+                let mut bytes = [0; 16];
+                while let Ok((_, peer)) = socket.recv_from(&mut bytes) {
+                    let _ = socket.send_to(name.as_bytes(), peer);
+                }
+            });
+        };
+        let ((a, a_address), (b, b_address)) = (node.pod("a"), node.pod("b"));
+        serve(&a, "a");
+        serve(&b, "b");
+        node.set(json!({"type": "NodePort"}), json!({}), ready(&[a_address]));
+        let (client, _) = node.pod("client");
+        let pods = client.run(|| machine::udp(SocketAddr::from(([0, 0, 0, 0], 4000))));
+        let outsiders = node.outside.run(|| machine::udp(SocketAddr::from(([0, 0, 0, 0], 4000))));
+        let ask = |socket: &UdpSocket, at: SocketAddr| {
+            let mut bytes = [0; 16];
+            socket.send_to(b"?", at)?;
+            let (length, _) = socket.recv_from(&mut bytes)?;
+            Ok::<_, std::io::Error>(String::from_utf8_lossy(&bytes[..length]).into_owned())
+        };
+        let (service, node_port) = (SocketAddr::new(VIP, 53), SocketAddr::new(NODE, 30053));
+        assert_eq!(ask(&pods, service).unwrap(), "a");
+        assert_eq!(ask(&outsiders, node_port).unwrap(), "a");
+        // The same sockets: to the kernel, the same flows.
+        node.set(json!({"type": "NodePort"}), json!({}), ready(&[b_address]));
+        assert_eq!(ask(&pods, service).unwrap(), "b");
+        assert_eq!(ask(&outsiders, node_port).unwrap(), "b");
+        node.set(json!({"type": "NodePort"}), json!({}), json!([]));
+        assert!(ask(&pods, service).is_err());
+        node.set(json!({"type": "NodePort"}), json!({}), ready(&[a_address]));
+        assert_eq!(ask(&pods, service).unwrap(), "a");
+    });
+}
+
+#[test]
+fn the_rules_read_well() {
+    on_machine(|| {
+        let mut node = TestNode::new();
+        let addresses: Vec<IpAddr> = vec![[10, 42, 0, 2].into(), [10, 42, 0, 3].into()];
+        let spec = json!({"type": "NodePort", "sessionAffinity": "ClientIP", "externalTrafficPolicy": "Local"});
+        node.set(spec, json!({}), ready(&addresses));
+        let Ok(output) = Command::new("nft").args(["-t", "list", "table", "ip", TABLE]).output() else {
+            eprintln!("skipped: nft is not installed");
+            return;
+        };
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/run/rules.txt");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&golden, &text).unwrap();
+        }
+        // Other versions of nft word things otherwise; that they can read the rules at all is checked above.
+        let version = Command::new("nft").arg("--version").output().unwrap().stdout;
+        if String::from_utf8_lossy(&version).contains("v1.0.6") {
+            assert_eq!(text, std::fs::read_to_string(golden).unwrap());
+        }
+    });
+}
+
+/// Prints times; `cargo nextest run -p proxy --release --run-ignored all --no-capture many_services`.
+#[test]
+#[ignore = "a measurement"]
+fn many_services() {
+    on_machine(|| {
+        for count in [5_000, 50_000] {
+            let mut kernel = Kernel::new(&config()).unwrap();
+            let object = |number: u32, endpoints: u32| -> Seen {
+                let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 43, 0, 0)) + number);
+                let service = json!({
+                    "metadata": {"name": format!("s{number}"), "namespace": "default"},
+                    "spec": {"clusterIP": ip, "type": "ClusterIP", "ports": [{"port": 80}]},
+                });
+                let addresses: Vec<IpAddr> = (0..endpoints)
+                    .map(|endpoint| Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 42, 0, 0)) + number * 2 + endpoint).into())
+                    .collect();
+                let slice = json!({
+                    "metadata": {"name": "x", "namespace": "default"},
+                    "addressType": "IPv4",
+                    "endpoints": on_node("node-b", &addresses),
+                    "ports": [{"name": "", "port": 8080}],
+                });
+                let slice = Arc::new(serde_json::from_value(slice).unwrap());
+                (Some(Arc::new(serde_json::from_value(service).unwrap())), vec![slice])
+            };
+            let key = |number: u32| ObjectKey::new("default", format!("s{number}"));
+            let objects: HashMap<ObjectKey, Seen> = (0..count).map(|number| (key(number), object(number, 2))).collect();
+            let start = Instant::now();
+            kernel.replace(objects.keys().cloned().collect(), |key| objects[key].clone()).unwrap();
+            eprintln!("{count} Services: full load {:?}", start.elapsed());
+            let mut changes = Vec::new();
+            for round in 0..50 {
+                let number = round * 97 % count;
+                for endpoints in [3, 2] {
+                    let changed = object(number, endpoints);
+                    let start = Instant::now();
+                    kernel.change(HashSet::from([key(number)]), |_| changed.clone()).unwrap();
+                    changes.push(start.elapsed());
+                }
+            }
+            changes.sort();
+            eprintln!("{count} Services: one change, median {:?}, worst {:?}", changes[50], changes[99]);
+        }
+    });
+}
