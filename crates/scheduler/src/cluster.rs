@@ -178,6 +178,12 @@ impl Cluster {
         });
     }
 
+    /// The node that the pod waits for room on.
+    pub fn nominated_node(&self, uid: &str) -> Option<&str> {
+        let mut nominated = self.nominated.iter();
+        nominated.find(|(_, waiting)| waiting.iter().any(|info| info.uid == uid)).map(|(node, _)| node.as_str())
+    }
+
     /// Pods that wait for room on the node and have the right of way before `pod`.
     pub fn nominated_before<'a>(&'a self, node: &str, pod: &'a PodInfo) -> impl Iterator<Item = &'a Arc<PodInfo>> {
         let waiting = self.nominated.get(node).into_iter().flatten();

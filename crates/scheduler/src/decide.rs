@@ -94,8 +94,7 @@ fn find<'a>(cycle: &Cycle<'a>, next_start: &mut usize, diagnosis: &mut Diagnosis
         }
     };
     // A pod that waited for victims on a node goes there if it can.
-    let status = cycle.pod.pod.status.as_ref();
-    if let Some(nominated) = status.and_then(|status| status.nominated_node_name.as_deref()).and_then(|name| cluster.node(name))
+    if let Some(nominated) = cluster.nominated_node(&cycle.pod.uid).and_then(|name| cluster.node(name))
         && cycle.check(nominated).is_ok()
     {
         return vec![nominated];

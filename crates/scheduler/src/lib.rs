@@ -161,7 +161,11 @@ impl Scheduler {
                 let start = random.random_range(0..usize::MAX);
                 let (message, eviction) = match preempt::preempt(&pod, cluster, &diagnosis, &budgets, start) {
                     Preemption::Evict { node, victims } => (diagnosis.message(""), Some((node, victims))),
-                    Preemption::Useless(reason) => (diagnosis.message(&reason), None),
+                    Preemption::UnderWay(reason) => (diagnosis.message(&reason), None),
+                    Preemption::Useless(reason) => {
+                        cluster.unnominate(&pod.uid);
+                        (diagnosis.message(&reason), None)
+                    }
                 };
                 if let Some((node, _)) = &eviction {
                     cluster.nominate(pod.clone(), node);

@@ -23,6 +23,8 @@ pub enum Preemption {
     Evict { node: String, victims: Vec<Arc<PodInfo>> },
     /// Nobody to evict; the sentence goes after the diagnosis.
     Useless(String),
+    /// Room is being made for it already.
+    UnderWay(String),
 }
 
 struct Candidate<'a> {
@@ -34,8 +36,11 @@ struct Candidate<'a> {
 /// `start` says at which node to begin, so that not always the same ones are tried.
 pub fn preempt(pod: &PodInfo, cluster: &crate::cluster::Cluster, diagnosis: &Diagnosis, budgets: &[Arc<PodDisruptionBudget>], start: usize) -> Preemption {
     const PREFIX: &str = "no new claims to deallocate, preemption: ";
-    if let Some(reason) = ineligible(pod, cluster) {
-        return Preemption::Useless(format!("{PREFIX}{reason}"));
+    if pod.spec().is_some_and(|spec| spec.preemption_policy.as_deref() == Some("Never")) {
+        return Preemption::Useless(format!("{PREFIX}not eligible due to preemptionPolicy=Never."));
+    }
+    if waits_for_victims(pod, cluster) {
+        return Preemption::UnderWay(format!("{PREFIX}not eligible due to a terminating pod on the nominated node."));
     }
     let useless = |reasons: &BTreeMap<&str, String>| {
         let not_helpful = "Preemption is not helpful for scheduling";
@@ -72,14 +77,10 @@ pub fn preempt(pod: &PodInfo, cluster: &crate::cluster::Cluster, diagnosis: &Dia
     }
 }
 
-fn ineligible(pod: &PodInfo, cluster: &crate::cluster::Cluster) -> Option<&'static str> {
-    if pod.spec().is_some_and(|spec| spec.preemption_policy.as_deref() == Some("Never")) {
-        return Some("not eligible due to preemptionPolicy=Never.");
-    }
-    let nominated = pod.pod.status.as_ref().and_then(|status| status.nominated_node_name.as_deref());
-    let node = nominated.and_then(|name| cluster.node(name))?;
-    let leaving = node.pods.values().any(|other| other.terminating && other.priority < pod.priority);
-    leaving.then_some("not eligible due to a terminating pod on the nominated node.")
+fn waits_for_victims(pod: &PodInfo, cluster: &crate::cluster::Cluster) -> bool {
+    let node = cluster.nominated_node(&pod.uid).and_then(|name| cluster.node(name));
+    let is_victim = |other: &Arc<PodInfo>| other.terminating && other.priority < pod.priority;
+    node.is_some_and(|node| node.pods.values().any(is_victim))
 }
 
 /// Takes away all pods of lower priority, and gives back those that the pod can live with, the most important first.
@@ -192,7 +193,7 @@ mod tests {
                 let names: Vec<&str> = victims.iter().map(|pod| pod.key.name.as_str()).collect();
                 format!("{node}: {}", names.join(" "))
             }
-            Preemption::Useless(reason) => reason,
+            Preemption::Useless(reason) | Preemption::UnderWay(reason) => reason,
         };
         assert_eq!(outcome, expected, "{pods}");
     }

@@ -54,7 +54,14 @@ impl State {
                 self.queue.remove(&info.uid);
                 self.pod_left(&info, now);
             }
-            None if self.is_mine(&info) => self.queue.add(info, now),
+            None if self.is_mine(&info) => {
+                // A nomination made before a restart still holds.
+                let nominated = pod.status.as_ref().and_then(|status| status.nominated_node_name.as_deref());
+                if let Some(node) = nominated.filter(|_| matches!(change, Change::Added(_))) {
+                    self.cluster.nominate(info.clone(), node);
+                }
+                self.queue.add(info, now);
+            }
             None => {}
         }
     }

@@ -243,3 +243,23 @@ async fn history_is_cut_by_itself() {
     let answer = store.commit(Transaction { compares: vec![compare], ..put("/a", "last") }).await.unwrap();
     assert!(answer.succeeded);
 }
+
+#[tokio::test]
+async fn a_file_that_has_become_too_large_is_made_smaller() {
+    let directory = tempfile::tempdir().unwrap();
+    let length = || std::fs::metadata(directory.path().join("store.redb")).unwrap().len();
+    let store = EmbeddedStore::open(directory.path()).unwrap();
+    let value = "x".repeat(200_000);
+    let many: Vec<String> = (0..300).map(|number| format!("/{number}")).collect();
+    futures::future::join_all(many.iter().map(|key| store.commit(put(key, &value)))).await;
+    let before = length();
+    futures::future::join_all(many.iter().skip(2).map(|key| store.commit(delete(key)))).await;
+    let revision = store.current_revision().await.unwrap();
+    store.compact(revision).await.unwrap();
+    assert!(before > 60_000_000 && length() < before / 10, "{before} became {}", length());
+    store.commit(put("/last", "1")).await.unwrap();
+    drop(store);
+    let store = EmbeddedStore::open(directory.path()).unwrap();
+    let answer = store.range(RangeRequest::newest(KeyRange::prefix("/"))).await.unwrap();
+    assert_eq!((answer.count, answer.revision), (3, revision + 1));
+}

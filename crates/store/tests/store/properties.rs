@@ -167,7 +167,11 @@ async fn check(store: &dyn Store, steps: &[Step]) {
 
 fn cases(count: u32, check_case: impl Fn(Vec<Step>)) {
     let mut runner = TestRunner::new(Config { cases: count, failure_persistence: None, ..Config::default() });
-    runner.run(&steps(), |steps| Ok(check_case(steps))).unwrap();
+    let run = |steps| {
+        check_case(steps);
+        Ok(())
+    };
+    runner.run(&steps(), run).unwrap();
 }
 
 #[test]

@@ -20,8 +20,10 @@ fn puts_and_opening() {
         let directory = tempfile::tempdir().unwrap();
         let each = if writers == 1 { 1000 } else { PUTS / writers };
         let began = Instant::now();
+        let store = Arc::new(EmbeddedStore::open(directory.path()).unwrap());
+        writeln!(out, "     making a store: {:?}", began.elapsed()).unwrap();
+        let began = Instant::now();
         runtime.block_on(async {
-            let store = Arc::new(EmbeddedStore::open(directory.path()).unwrap());
             let tasks = (0..writers).map(|writer| {
                 let store = store.clone();
                 tokio::spawn(async move {
@@ -33,8 +35,10 @@ fn puts_and_opening() {
             });
             futures::future::join_all(tasks).await;
         });
+        let took = began.elapsed();
+        drop(store);
         let puts = (each * writers) as f64;
-        writeln!(out, "{writers:>4} writers: {:.0} puts/s", puts / began.elapsed().as_secs_f64()).unwrap();
+        writeln!(out, "{writers:>4} writers: {:.0} puts/s", puts / took.as_secs_f64()).unwrap();
 
         let began = Instant::now();
         let store = EmbeddedStore::open(directory.path()).unwrap();
