@@ -379,6 +379,7 @@ impl Kernel {
             self.state.update(&key, decision.entries, plan);
             health.push((key, decision.health_check));
         }
+        self.state.remove_idle_picks(plan);
         health
     }
 

@@ -12,6 +12,10 @@ use client::ObjectKey;
 use crate::entry::{Entries, EntryKey, EntryValue, Frontend, INTERNAL_SLOTS, Pick, UDP};
 use crate::flows::UdpFrontends;
 
+/// Ways to pick that nobody uses any more stay for a while: a rollout takes a Service through the same numbers of
+/// endpoints again and again, and binding a new chain to a map makes the kernel look at every element of it.
+const IDLE_PICKS_MAX: usize = 64;
+
 #[derive(Default)]
 pub(crate) struct State {
     services: HashMap<ObjectKey, Entries>,
@@ -122,7 +126,7 @@ impl State {
             self.use_pick(pick, plan);
         }
         if let Some(EntryValue::Pick(pick)) = before {
-            self.release_pick(pick, plan);
+            self.release_pick(pick);
         }
     }
 
@@ -131,38 +135,35 @@ impl State {
             known.frontends += 1;
             return;
         }
-        if let Some(position) = plan.old_picks.iter().position(|(_, old)| *old == pick) {
-            // Released earlier in this very plan: it simply stays.
-            let (number, _) = plan.old_picks.remove(position);
-            self.picks.insert(pick, PickInUse { number, frontends: 1 });
-            return;
-        }
-        let in_use: BTreeSet<u32> = self
-            .picks
-            .values()
-            .map(|known| known.number)
-            .chain(plan.old_picks.iter().map(|(number, _)| *number))
-            .collect();
+        // One that this very plan removes would have to be removed before it is added; it gets another number.
+        let removed = plan.old_picks.iter().map(|(number, _)| *number);
+        let in_use: BTreeSet<u32> = self.picks.values().map(|known| known.number).chain(removed).collect();
         let number = (0..).find(|number| !in_use.contains(number)).expect("fewer picks than numbers");
         self.picks.insert(pick, PickInUse { number, frontends: 1 });
         plan.new_picks.push((number, pick));
     }
 
-    fn release_pick(&mut self, pick: Pick, plan: &mut Plan) {
-        let Some(known) = self.picks.get_mut(&pick) else { return };
-        known.frontends -= 1;
-        if known.frontends > 0 {
-            return;
-        }
-        let number = known.number;
-        self.picks.remove(&pick);
-        match plan.new_picks.iter().position(|(_, new)| *new == pick) {
-            Some(position) => drop(plan.new_picks.remove(position)),
-            None => plan.old_picks.push((number, pick)),
+    fn release_pick(&mut self, pick: Pick) {
+        if let Some(known) = self.picks.get_mut(&pick) {
+            known.frontends -= 1;
         }
     }
 
-    /// The number by which maps name a pick that is in use or about to be removed.
+    /// To be called at the end of a plan. Only picks that are older than the plan go.
+    pub fn remove_idle_picks(&mut self, plan: &mut Plan) {
+        let is_new = |pick: &Pick| plan.new_picks.iter().any(|(_, new)| new == pick);
+        let idle = self.picks.iter().filter(|(pick, known)| known.frontends == 0 && !is_new(pick));
+        let idle: Vec<Pick> = idle.map(|(pick, _)| *pick).collect();
+        if idle.len() <= IDLE_PICKS_MAX {
+            return;
+        }
+        for pick in idle {
+            let known = self.picks.remove(&pick).expect("listed just now");
+            plan.old_picks.push((known.number, pick));
+        }
+    }
+
+    /// The number by which maps name a pick.
     pub fn pick_number(&self, pick: &Pick) -> Option<u32> {
         self.picks.get(pick).map(|known| known.number)
     }
@@ -213,3 +214,6 @@ impl fmt::Display for Plan {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
