@@ -177,6 +177,14 @@ impl ContainerFiles {
     }
 }
 
+/// Why a container could not be started, in the words that users of containerd and runc know and search for.
+pub fn start_error(problem: &str) -> String {
+    format!(
+        "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: \
+         unable to start container process: {problem}: unknown"
+    )
+}
+
 /// Writes `value` so that a reader finds the old or the new content, never a part.
 pub fn write_json<T: Serialize>(path: &std::path::Path, value: &T) -> std::io::Result<()> {
     let temporary = path.with_extension("tmp");

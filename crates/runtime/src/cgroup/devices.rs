@@ -240,4 +240,27 @@ mod tests {
             assert_eq!(found, expected, "kind {kind} access {access} {major}:{minor}");
         }
     }
+
+    /// With the kernel's own verifier and verdict, where there is a version 2 hierarchy and we are root.
+    #[test]
+    fn the_kernel_takes_the_program() {
+        use std::fs;
+        let Some(root) = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+            .into_iter()
+            .find(|root| Path::new(root).join("cgroup.controllers").exists())
+        else {
+            return;
+        };
+        let group = Path::new(root).join(format!("coracle-test-devices-{}", std::process::id()));
+        if !nix::unistd::geteuid().is_root() || fs::create_dir(&group).is_err() {
+            return;
+        }
+        let attached = attach(&group, &DeviceRule::DEFAULT);
+        let script = format!("echo $$ > {}/cgroup.procs && head -c 1 /dev/zero && ! head -c 1 /dev/mem", group.display());
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        fs::remove_dir(&group).unwrap();
+        attached.unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && text.contains("not permitted"), "{text}");
+    }
 }

@@ -56,6 +56,7 @@ pub struct EmbeddedRuntime {
     this: Weak<EmbeddedRuntime>,
     config: EmbeddedConfig,
     cgroups: Cgroups,
+    shim_program: spawn::ShimProgram,
     pods: RwLock<HashMap<String, Arc<Pod>>>,
     containers: RwLock<HashMap<String, Arc<Container>>>,
     events: broadcast::Sender<ContainerEvent>,
@@ -70,6 +71,7 @@ impl EmbeddedRuntime {
         let runtime = Arc::new_cyclic(|this| EmbeddedRuntime {
             this: this.clone(),
             cgroups,
+            shim_program: spawn::ShimProgram::open(&config.shim_exe),
             config,
             pods: RwLock::default(),
             containers: RwLock::default(),

@@ -95,11 +95,7 @@ impl RuntimeService for EmbeddedRuntime {
                 Ok(())
             }
             Ok(_) => Err(CriError::Internal("the shim answered something else".to_string())),
-            Err(CallError::Failed(text)) => {
-                let message = format!(
-                    "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc \
-                     create failed: unable to start container process: {text}: unknown"
-                );
+            Err(CallError::Failed(message)) => {
                 let exit = ExitRecord {
                     exit_code: 128,
                     finished_at: now_nanoseconds(),

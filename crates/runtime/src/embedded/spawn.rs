@@ -1,8 +1,8 @@
 //! Making a pod sandbox: directory, control group, shim, network; all of it or nothing.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::state::{Pod, SandboxRecord};
 use super::{EmbeddedRuntime, blocking, new_id, teardown};
 use crate::cri::{CriError, CriResult, NamespaceMode, PodSandboxConfig};
 use crate::spec::{PodFiles, SandboxSpec, write_json};
-use crate::sys::now_nanoseconds;
+use crate::sys::{mount, now_nanoseconds};
 
 /// A shim that has not made its namespaces by then never will.
 const SHIM_START_MAX: Duration = Duration::from_secs(30);
@@ -46,7 +46,7 @@ async fn build(runtime: &Arc<EmbeddedRuntime>, pod: &Arc<Pod>) -> CriResult<()> 
     blocking(move || prepare(&worker, &writer)).await?.map_err(failed)?;
 
     let (sender, greeting) = oneshot::channel();
-    let stream = spawn(&runtime.config.shim_exe, &pod.files).map_err(failed)?;
+    let stream = spawn(&runtime.shim_program, &pod.files).map_err(failed)?;
     let client = ShimClient::new(stream, Some(sender), runtime.shim_events(pod)).map_err(failed)?;
     *pod.shim.lock() = Some(client);
     match tokio::time::timeout(SHIM_START_MAX, greeting).await {
@@ -99,10 +99,43 @@ fn prepare(runtime: &EmbeddedRuntime, pod: &Pod) -> io::Result<()> {
     Ok(())
 }
 
+/// The shim's program. Containers briefly are this very program and can name it as `/proc/self/exe`: seen through
+/// a read-only mount of its own, none of them can write to it.
+pub enum ShimProgram {
+    Protected(OwnedFd),
+    /// It was deleted from the disk meanwhile, or the kernel is old.
+    Plain(PathBuf),
+}
+
+impl ShimProgram {
+    pub fn open(exe: &Path) -> ShimProgram {
+        let protect = || -> io::Result<OwnedFd> {
+            let copy = mount::copy_tree(exe, false)?;
+            mount::restrict(&copy, mount::READONLY, false)?;
+            Ok(copy)
+        };
+        match protect() {
+            Ok(mount) => ShimProgram::Protected(mount),
+            Err(cause) => {
+                tracing::warn!(%cause, "containers may see the runtime's program writable");
+                ShimProgram::Plain(exe.into())
+            }
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        match self {
+            ShimProgram::Protected(mount) => format!("/proc/self/fd/{}", mount.as_raw_fd()).into(),
+            ShimProgram::Plain(path) => path.clone(),
+        }
+    }
+}
+
 /// Starts the shim with our end of a socket as the other side of its stdin. It makes itself a session leader.
-fn spawn(exe: &Path, files: &PodFiles) -> io::Result<std::os::unix::net::UnixStream> {
+fn spawn(program: &ShimProgram, files: &PodFiles) -> io::Result<std::os::unix::net::UnixStream> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    let mut child = tokio::process::Command::new(exe)
+    let mut child = tokio::process::Command::new(program.path())
+        .arg0("coracle")
         .arg(crate::shim::COMMAND)
         .arg(&files.directory)
         .env_clear()
@@ -122,6 +155,6 @@ pub fn reconnect(files: &PodFiles) -> io::Result<std::os::unix::net::UnixStream>
     let directory = std::fs::File::open(&files.directory)?;
     let name = files.socket();
     let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let number = std::os::fd::AsRawFd::as_raw_fd(&directory);
+    let number = directory.as_raw_fd();
     std::os::unix::net::UnixStream::connect(format!("/proc/self/fd/{number}/{name}"))
 }

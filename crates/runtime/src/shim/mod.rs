@@ -71,6 +71,8 @@ fn build(files: &PodFiles) -> Result<Parts, String> {
     // A session of our own: the agent's terminal and its signals are not ours.
     let _ = nix::unistd::setsid();
     let _ = process::set_name(c"coracle-shim");
+    // Children are seen by containers before they do anything: from the first moment without a look inside.
+    process::hide().map_err(|cause| format!("hiding from others: {cause}"))?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     nix::unistd::chdir("/").map_err(|cause| format!("chdir: {cause}"))?;
     process::become_subreaper().map_err(|cause| format!("subreaper: {cause}"))?;

@@ -16,7 +16,7 @@ use super::log::Stream;
 use super::protocol::{ContainerReport, Failure, Message, Operation, Reply, Request};
 use super::sandbox::Sandbox;
 use crate::cgroup::Cgroups;
-use crate::spec::{ExitRecord, PodFiles, write_json};
+use crate::spec::{ExitRecord, PodFiles, start_error, write_json};
 use crate::sys::{now_nanoseconds, process};
 
 /// The agent has one connection; more are for those who look on.
@@ -262,7 +262,8 @@ impl Server {
             return Err(Failure::Failed(format!("container {id:?} cannot be started again")));
         }
         let files = self.files.container(id);
-        let container = Container::start(files, &self.cgroups, &self.sandbox, asker).map_err(Failure::Failed)?;
+        let container = Container::start(files, &self.cgroups, &self.sandbox, asker)
+            .map_err(|problem| Failure::Failed(start_error(&problem)))?;
         self.containers.insert(id.to_string(), container);
         Ok(None)
     }
@@ -358,7 +359,8 @@ impl Server {
                 self.reply(asker, Ok(Reply::Started { pid, started_at }), Vec::new());
                 self.broadcast(|| Message::Started { container: id.to_string(), pid, started_at });
             }
-            Launched::Failed(text) => {
+            Launched::Failed(problem) => {
+                let text = start_error(&problem);
                 let exit = ExitRecord {
                     exit_code: 128,
                     finished_at: now_nanoseconds(),

@@ -48,8 +48,9 @@ pub fn main(tests: &[Test], args: &[String]) {
             println!("test {} ... skipped: needs root", test.name);
             continue;
         }
+        let before = std::time::Instant::now();
         let passed = catch_unwind(AssertUnwindSafe(test.run)).is_ok();
-        println!("test {} ... {}", test.name, if passed { "ok" } else { "FAILED" });
+        println!("test {} ... {} ({:?})", test.name, if passed { "ok" } else { "FAILED" }, before.elapsed());
         failed += usize::from(!passed);
     }
     std::process::exit(if failed == 0 { 0 } else { 101 });

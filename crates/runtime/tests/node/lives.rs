@@ -6,7 +6,7 @@ use runtime::cri::*;
 
 use crate::world::World;
 
-crate::tests![stop_with_grace, agent_vanishes, ends_unseen, shim_killed, shim_killed_unseen, half_made, stop_and_remove, shared_processes, many_pods];
+crate::tests![stop_with_grace, agent_vanishes, ends_unseen, shim_killed, shim_killed_unseen, half_made, stop_and_remove, shared_processes, many_pods, version_2_cgroups];
 
 async fn stop_with_grace(world: &mut World) {
     let (sandbox, id) = world.sleeper().await;
@@ -17,18 +17,19 @@ async fn stop_with_grace(world: &mut World) {
     assert!(before.elapsed() < Duration::from_secs(5));
 
     // One that does not listen, with a child that does not either.
-    let deaf = world.script("trap '' TERM; sleep 1000 & while :; do sleep 1000; done");
+    let deaf = world.script("trap '' TERM; echo deaf; sleep 1000 & while :; do sleep 1000; done");
     let id = world.start(&sandbox, deaf).await;
+    world.log_is(&id, "ready\ndeaf\n").await;
     let before = Instant::now();
     world.runtime().stop_container(&id, 1).await.unwrap();
     assert!(before.elapsed() >= Duration::from_secs(1) && before.elapsed() < Duration::from_secs(5));
     let status = world.runtime().container_status(&id).await.unwrap();
     assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"));
 
-    let mut other = world.script("trap 'exit 9' USR1; while :; do sleep 1000 & wait $!; done");
+    let mut other = world.script("trap 'exit 9' USR1; echo other; while :; do sleep 1000 & wait $!; done");
     other.stop_signal = "SIGUSR1".into();
     let id = world.start(&sandbox, other).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    world.log_is(&id, "ready\ndeaf\nother\n").await;
     world.runtime().stop_container(&id, 10).await.unwrap();
     assert_eq!(world.runtime().container_status(&id).await.unwrap().exit_code, 9);
     world.runtime().stop_container(&id, 10).await.expect("once more is no error");
@@ -80,7 +81,8 @@ async fn shim_killed(world: &mut World) {
     kill(shim_of(pid));
     let status = world.exit(&id).await;
     assert_eq!((status.exit_code, status.reason.as_str()), (137, "ContainerStatusUnknown"));
-    assert!(!std::path::Path::new(&format!("/proc/{pid}/cmdline")).exists(), "the container is gone");
+    let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    assert_eq!(command, "", "the container is gone, or a corpse at most");
     let pod = world.runtime().pod_sandbox_status(&sandbox).await.unwrap();
     assert_eq!(pod.state, PodSandboxState::NotReady);
     let problem = world.runtime().create_container(&sandbox, world.script("true")).await.unwrap_err().to_string();
@@ -150,6 +152,7 @@ async fn shared_processes(world: &mut World) {
     let text = world.log(&other).await;
     assert!(text.contains("sleep 4321"), "{text}");
     assert!(text.contains("ermission denied"), "the first process shows nothing of the host: {text}");
+    assert!(world.exec(&id, "ps").await.1.contains("sleep 4321"));
     world.runtime().stop_container(&id, 0).await.unwrap();
     assert_eq!(world.exit(&id).await.exit_code, 137);
 }
@@ -179,4 +182,29 @@ async fn many_pods(world: &mut World) {
     {
         println!("removed after {:?}", before.elapsed());
     }
+}
+
+/// Other tests once more where only version 2 is mounted, as far as this machine's hierarchy has controllers.
+async fn version_2_cgroups(_: &mut World) {
+    let unified = "mount --make-rprivate / && umount -l /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$@\"";
+    let tests = [
+        "node::containers::runs_and_logs",
+        "node::lives::agent_vanishes",
+        "node::lives::shim_killed",
+        "node::lives::stop_with_grace",
+        "node::lives::shared_processes",
+        "node::power::devices",
+        "node::streams::exec_sync",
+    ];
+    let exe = std::env::current_exe().unwrap();
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", unified, "sh"])
+        .arg(exe)
+        .arg("--exact")
+        .args(tests)
+        .output()
+        .unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}");
+    assert_eq!(text.matches(" ... ok").count(), tests.len(), "{text}");
 }

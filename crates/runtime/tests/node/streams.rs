@@ -130,12 +130,7 @@ async fn logs_rotate(world: &mut World) {
     config.stdin = true;
     let id = world.start(&sandbox, config).await;
     let path = world.runtime().container_status(&id).await.unwrap().log_path;
-    for _ in 0..100 {
-        if world.log(&id).await == "first\n" {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    world.log_is(&id, "first\n").await;
     std::fs::rename(&path, format!("{path}.1")).unwrap();
     world.runtime().reopen_container_log(&id).await.unwrap();
     let options = StreamOptions { stdin: true, ..Default::default() };

@@ -8,6 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +21,7 @@ pub struct World {
     pub directory: PathBuf,
     pub runtime: Option<Arc<EmbeddedRuntime>>,
     name: String,
+    pods: AtomicUsize,
 }
 
 type Running<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
@@ -46,7 +48,7 @@ pub fn run(name: &str, test: impl for<'a> FnOnce(&'a mut World) -> Running<'a>) 
 impl World {
     async fn new(directory: &Path, name: &str) -> World {
         make_rootfs(&directory.join("rootfs"));
-        let mut world = World { directory: directory.into(), runtime: None, name: name.to_string() };
+        let mut world = World { directory: directory.into(), runtime: None, name: name.to_string(), pods: AtomicUsize::new(0) };
         world.restart().await;
         world
     }
@@ -82,7 +84,7 @@ impl World {
             },
             hostname: "web".into(),
             log_directory: self.directory.join("logs").display().to_string(),
-            cgroup_parent: self.cgroup_parent(),
+            cgroup_parent: format!("{}/pod-{}", self.cgroup_parent(), self.pods.fetch_add(1, Ordering::Relaxed)),
             namespaces: NamespaceOptions { pid: NamespaceMode::Container, ..Default::default() },
             labels: BTreeMap::from([("app".into(), "web".into())]),
             ..Default::default()
@@ -147,10 +149,22 @@ impl World {
         text.lines().map(|line| format!("{}\n", line.splitn(4, ' ').nth(3).unwrap_or_default())).collect()
     }
 
+    pub async fn log_is(&self, id: &str, expected: &str) {
+        for _ in 0..500 {
+            if self.log(id).await == expected {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the log is {:?}, not {expected:?}", self.log(id).await);
+    }
+
     /// A long-running container in a pod of its own: sandbox and container.
     pub async fn sleeper(&self) -> (String, String) {
         let sandbox = self.sandbox().await;
-        let id = self.start(&sandbox, self.script("trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done")).await;
+        let script = "trap 'exit 0' TERM; echo ready; while :; do sleep 1000 & wait $!; done";
+        let id = self.start(&sandbox, self.script(script)).await;
+        self.log_is(&id, "ready\n").await;
         (sandbox, id)
     }
 
@@ -186,7 +200,9 @@ impl World {
             }
         }
         for hierarchy in fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
+            // The kubelet's part: the parent of all goes when it is empty.
             let group = hierarchy.path().join(self.cgroup_parent());
+            let _ = fs::remove_dir(&group);
             if group.exists() {
                 left.push(format!("cgroup {}", group.display()));
             }
