@@ -8,21 +8,28 @@
 
 mod context;
 mod deployment;
+mod discovery;
 mod endpoints;
 mod failure;
 #[cfg(test)]
 mod fixtures;
+mod garbage;
+mod namespace;
+mod node;
 mod owners;
 mod pods;
 mod proportion;
 mod replicaset;
+mod root_ca;
 mod runner;
+mod service_accounts;
 
 use std::sync::Arc;
 
 use api::clock::Clock;
 use client::{Informers, Rest};
 use futures::future::{BoxFuture, join_all};
+use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use context::Context;
@@ -33,6 +40,18 @@ use runner::{Controller, Queue};
 pub struct ControllersConfig {
     /// PEM of the CA that signs the API server's certificate; published in every namespace.
     pub ca_pem: String,
+    /// Ranges that nodes get their pod addresses from, one per address family; empty when somebody else
+    /// gives them out.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// Finished pods that are kept before the oldest are removed; 0 keeps all.
+    pub terminated_pod_threshold: usize,
+}
+
+impl ControllersConfig {
+    /// The original's defaults.
+    pub fn new(ca_pem: String, cluster_cidrs: Vec<IpNet>) -> Self {
+        ControllersConfig { ca_pem, cluster_cidrs, terminated_pod_threshold: 12_500 }
+    }
 }
 
 /// All controllers of one cluster.
@@ -55,8 +74,17 @@ impl ControllerManager {
             Arc::new(endpoints::slices::EndpointSlices::new(context)),
             Arc::new(endpoints::legacy::LegacyEndpoints::new(context)),
             Arc::new(endpoints::mirroring::EndpointSliceMirroring::new(context)),
+            Arc::new(namespace::Namespaces::new(context)),
+            Arc::new(service_accounts::ServiceAccounts::new(context)),
+            Arc::new(root_ca::RootCa::new(context)),
+            Arc::new(node::lifecycle::NodeLifecycle::new(context)),
+            Arc::new(node::eviction::TaintEviction::new(context)),
+            Arc::new(node::ipam::NodeIpam::new(context)),
+            Arc::new(node::ttl::NodeTtl::new(context)),
+            Arc::new(node::pod_gc::PodGc::new(context)),
         ];
         let mut running: Vec<BoxFuture<'_, ()>> = Vec::new();
+        running.push(Box::pin(garbage::GarbageCollector::new(context).run(cancel.clone())));
         for controller in controllers {
             let queue = Queue::new();
             controller.watch(&queue);

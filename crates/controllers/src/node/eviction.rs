@@ -1,0 +1,188 @@
+//! Deletes pods that do not tolerate a `NoExecute` taint of their node, when their toleration runs out.
+//!
+//! Invariant: the deadline counts from when the taint was added, so that a restart neither forgets nor
+//! extends it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use client::{Change, DeleteOptions, EventRecorder, EventType, Informer, ObjectKey, Patch};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+
+use super::{BY_NODE, disruption_target, index_by_node, taints};
+use crate::context::{Context, seconds_between};
+use crate::failure::{Failure, ignore_not_found};
+use crate::pods;
+use crate::runner::{Controller, Next, Queue};
+
+pub(crate) struct TaintEviction {
+    context: Arc<Context>,
+    recorder: EventRecorder,
+    nodes: Arc<Informer<Node>>,
+    pods: Arc<Informer<Pod>>,
+}
+
+impl TaintEviction {
+    pub fn new(context: &Arc<Context>) -> Self {
+        let pods = context.informer::<Pod>();
+        index_by_node(&pods);
+        TaintEviction {
+            context: context.clone(),
+            recorder: context.recorder("taint-eviction-controller"),
+            nodes: context.informer(),
+            pods,
+        }
+    }
+}
+
+#[async_trait]
+impl Controller for TaintEviction {
+    fn name(&self) -> &'static str {
+        "taint-eviction-controller"
+    }
+
+    fn workers(&self) -> usize {
+        8
+    }
+
+    fn watch(&self, queue: &Queue) {
+        let (pods, own) = (self.pods.clone(), queue.clone());
+        self.nodes.subscribe(move |change: &Change<Node>| {
+            let node = change.object();
+            if change.old().is_some_and(|old| taints(old) == taints(node)) || !has_no_execute(node) {
+                return;
+            }
+            for pod in pods.indexed(BY_NODE, node.metadata.name.as_deref().unwrap_or_default()) {
+                own.add(ObjectKey::of(&pod.metadata));
+            }
+        });
+        let (nodes, queue) = (self.nodes.clone(), queue.clone());
+        self.pods.subscribe(move |change: &Change<Pod>| {
+            if !matches!(change, Change::Deleted(_)) && node_of(&nodes, change.object()).is_some_and(|node| has_no_execute(&node)) {
+                queue.add(ObjectKey::of(&change.object().metadata));
+            }
+        });
+    }
+
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Failure> {
+        let Some(pod) = self.pods.get(key).filter(|pod| !pods::is_terminating(pod)) else { return Ok(Next::Settled) };
+        let Some(node) = node_of(&self.nodes, &pod) else { return Ok(Next::Settled) };
+        let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+        let now = self.context.now();
+        let seconds = match decide(taints(&node), tolerations, now) {
+            Verdict::Stay => return Ok(Next::Settled),
+            Verdict::Evict { in_seconds } => in_seconds,
+        };
+        if seconds > 0 {
+            return Ok(Next::after_seconds(Some(seconds)));
+        }
+        let text = format!("Marking for deletion Pod {key}");
+        self.recorder.event(&client::object_ref(&*pod), EventType::Normal, "TaintManagerEviction", text);
+        let patch = disruption_target("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", &pod, now);
+        ignore_not_found(self.context.patch_status::<Pod>(key, &Patch::Strategic(patch)).await)?;
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        self.context.delete::<Pod>(key, &DeleteOptions::uid(uid)).await?;
+        Ok(Next::Settled)
+    }
+}
+
+fn node_of(nodes: &Informer<Node>, pod: &Pod) -> Option<Arc<Node>> {
+    let name = pod.spec.as_ref()?.node_name.as_deref()?;
+    nodes.get(&ObjectKey::cluster(name))
+}
+
+fn has_no_execute(node: &Node) -> bool {
+    taints(node).iter().any(|taint| taint.effect == "NoExecute")
+}
+
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    Stay,
+    Evict { in_seconds: i64 },
+}
+
+/// Pure.
+fn decide(taints: &[Taint], tolerations: &[Toleration], now: Timestamp) -> Verdict {
+    let mut soonest: Option<i64> = None;
+    for taint in taints.iter().filter(|taint| taint.effect == "NoExecute") {
+        let mut used = tolerations.iter().filter(|toleration| tolerates(toleration, taint)).peekable();
+        if used.peek().is_none() {
+            return Verdict::Evict { in_seconds: 0 };
+        }
+        // Of several tolerations of one taint the shortest counts; none with a limit means for ever.
+        let Some(limit) = used.filter_map(|toleration| toleration.toleration_seconds).min() else { continue };
+        let passed = taint.time_added.as_ref().map_or(0, |since| seconds_between(since, now));
+        let left = (limit - passed).max(0);
+        soonest = Some(soonest.map_or(left, |soonest| soonest.min(left)));
+    }
+    match soonest {
+        Some(in_seconds) => Verdict::Evict { in_seconds },
+        None => Verdict::Stay,
+    }
+}
+
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let effect = text(&toleration.effect);
+    let key = text(&toleration.key);
+    if (!effect.is_empty() && effect != taint.effect) || (!key.is_empty() && key != taint.key) {
+        return false;
+    }
+    match text(&toleration.operator).as_str() {
+        "Exists" => true,
+        "" | "Equal" => text(&toleration.value) == text(&taint.value),
+        operator @ ("Lt" | "Gt") => {
+            let number = |value: &Option<String>| text(value).parse::<i64>().ok();
+            match (number(&taint.value), number(&toleration.value)) {
+                (Some(taint), Some(bound)) => if operator == "Lt" { taint < bound } else { taint > bound },
+                _ => false,
+            }
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    /// Taints are `key:effect@seconds ago`, tolerations `key[:effect][=seconds]`.
+    #[track_caller]
+    fn check(node_taints: &str, tolerations: &str, expected: Verdict) {
+        let taints: Vec<Taint> = node_taints
+            .split_whitespace()
+            .map(|word| {
+                let (key, rest) = word.split_once(':').unwrap();
+                let (effect, ago) = rest.split_once('@').unwrap_or((rest, "0"));
+                let time_added = Some(fixtures::ago(ago.parse().unwrap()));
+                Taint { key: key.into(), effect: effect.into(), time_added, value: None }
+            })
+            .collect();
+        let tolerations: Vec<Toleration> = tolerations
+            .split_whitespace()
+            .map(|word| {
+                let (word, seconds) = word.split_once('=').map_or((word, None), |(word, n)| (word, Some(n.parse().unwrap())));
+                let (key, effect) = word.split_once(':').map_or((word, None), |(key, effect)| (key, Some(effect.to_owned())));
+                let key = (key != "*").then(|| key.to_owned());
+                Toleration { key, effect, operator: Some("Exists".into()), toleration_seconds: seconds, value: None }
+            })
+            .collect();
+        assert_eq!(decide(&taints, &tolerations, fixtures::now()), expected);
+    }
+
+    #[test]
+    fn tolerations_decide_when() {
+        let evict = |in_seconds| Verdict::Evict { in_seconds };
+        check("a:NoSchedule", "", Verdict::Stay);
+        check("a:NoExecute", "", evict(0));
+        check("a:NoExecute", "a", Verdict::Stay);
+        check("a:NoExecute", "*", Verdict::Stay);
+        check("a:NoExecute", "a:NoSchedule", evict(0));
+        check("a:NoExecute@100", "a=300", evict(200));
+        check("a:NoExecute@400", "a=300", evict(0));
+        check("a:NoExecute b:NoExecute@10", "a=300 b=60", evict(50));
+        check("a:NoExecute b:NoExecute", "a=300", evict(0));
+    }
+}
