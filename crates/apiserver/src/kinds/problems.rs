@@ -136,15 +136,13 @@ impl Problems {
         self.add(ProblemReason::NotFound, at, Some(&go_quoted(value)), "");
     }
 
-    /// Lists the supported values sorted, as upstream does.
+    /// Lists the supported values in the given order; the original sorts most of its lists, not all.
     pub fn not_supported(&mut self, at: &Cursor, supported: &[&str]) {
         self.not_supported_str(at, at.str(), supported);
     }
 
     pub fn not_supported_str(&mut self, at: &Cursor, value: &str, supported: &[&str]) {
-        let mut sorted = supported.to_vec();
-        sorted.sort_unstable();
-        let quoted: Vec<String> = sorted.into_iter().map(go_quoted).collect();
+        let quoted: Vec<String> = supported.iter().map(|value| go_quoted(value)).collect();
         let detail = if quoted.is_empty() { String::new() } else { format!("supported values: {}", quoted.join(", ")) };
         self.add(ProblemReason::NotSupported, at, Some(&go_quoted(value)), &detail);
     }
@@ -235,7 +233,7 @@ mod tests {
         problems.invalid(&root.at("m"), "`selector` does not match template `labels`");
         problems.invalid(&root.at("gone"), "why");
         problems.required(&root.at("gone"), "");
-        problems.not_supported(&root.at("a"), &["B", "A"]);
+        problems.not_supported(&root.at("a"), &["A", "B"]);
         problems.duplicate(&root.at("a"));
         problems.forbidden(&root.at("n"), "no");
         problems.too_long(&root.at("a"), 63);

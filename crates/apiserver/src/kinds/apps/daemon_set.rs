@@ -124,7 +124,7 @@ fn validate_strategy(strategy: &Cursor, problems: &mut Problems) {
             checks::not_over_hundred_percent(&unavailable, problems);
             checks::not_over_hundred_percent(&surge, problems);
         }
-        _ => checks::one_of(&strategy.at("type"), &["OnDelete", "RollingUpdate"], problems),
+        _ => checks::one_of(&strategy.at("type"), &["RollingUpdate", "OnDelete"], problems),
     }
 }
 

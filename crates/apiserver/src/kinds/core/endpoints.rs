@@ -52,7 +52,7 @@ fn validate(object: &Value, problems: &mut Problems) {
             }
             checks::port_number(&port.at("port"), problems);
             if checks::required(&port.at("protocol"), problems) {
-                checks::one_of(&port.at("protocol"), &["TCP", "UDP", "SCTP"], problems);
+                checks::one_of(&port.at("protocol"), &["SCTP", "TCP", "UDP"], problems);
             }
             let protocol = port.at("appProtocol");
             if protocol.exists() {

@@ -42,7 +42,7 @@ pub static KIND: Kind = Kind {
     ..CLUSTER
 };
 
-pub const ACCESS_MODES: &[&str] = &["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"];
+pub const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
 const SOURCES: &[&str] = &[
     "awsElasticBlockStore",

@@ -54,6 +54,10 @@ pub static KIND: Kind = Kind {
         let annotations = root.at("metadata.annotations");
         pod_spec::validate_annotations(&annotations, problems);
         pod_spec::validate(&root.at("spec"), pod_spec::Of::Pod, problems);
+        // Nothing has run yet: it is new.
+        if root.at("metadata.resourceVersion").is_empty() {
+            pod_spec::validate_new_pod(&root.at("spec"), problems);
+        }
     },
     validate_update: pod_update::validate_update,
     validate_status_update: pod_update::validate_status_update,

@@ -47,8 +47,7 @@ pub fn validate_tolerations(tolerations: &Cursor, problems: &mut Problems) {
             }
             "Exists" => {
                 if !value.is_empty() {
-                    problems
-                        .invalid(&operator.with(toleration.value), "value must be empty when `operator` is 'Exists'");
+                    problems.invalid_str(&operator, value.str(), "value must be empty when `operator` is 'Exists'");
                 }
             }
             _ => checks::one_of(&operator, &["Equal", "Exists"], problems),
