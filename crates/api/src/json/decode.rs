@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Number, Value};
 
 use super::scan::{Scanned, Scanner};
-use super::{DecodeError, MICRO_LAYOUT, PROBLEMS_MAX, SECOND_LAYOUT, empty_element, is_empty, parse_time, print_time, written_when_empty};
+use super::{Budget, DecodeError, MICRO_LAYOUT, PROBLEMS_MAX, SECOND_LAYOUT, empty_element, is_empty, parse_time, print_time, written_when_empty};
 use crate::quantity;
 use crate::schema::{Definition, Field, Type};
 
@@ -20,6 +20,7 @@ struct Decoder<'a> {
     first_type_error: Option<DecodeError>,
     problems: Vec<String>,
     seen_problems: HashSet<String>,
+    budget: Budget,
     /// Off inside of values that Go decodes apart, where nothing strict is told.
     strict: bool,
 }
@@ -89,7 +90,7 @@ pub(super) fn type_meta(text: &str) -> Scanned<(String, String)> {
 
 impl<'a> Decoder<'a> {
     fn new(text: &'a str) -> Self {
-        Decoder { scanner: Scanner::new(text), first_type_error: None, problems: Vec::new(), seen_problems: HashSet::new(), strict: true }
+        Decoder { scanner: Scanner::new(text), first_type_error: None, problems: Vec::new(), seen_problems: HashSet::new(), budget: Budget::default(), strict: true }
     }
 
     fn finish(mut self, value: Value) -> Scanned<(Value, Vec<String>)> {
@@ -160,6 +161,7 @@ impl<'a> Decoder<'a> {
         }
         for field in definition.fields.iter().filter(|field| field.always_written) {
             if !out.contains_key(field.name) {
+                self.budget.spend()?;
                 out.insert(field.name.to_owned(), written_when_empty(field));
             }
         }
@@ -353,7 +355,7 @@ fn put(out: &mut Map<String, Value>, field: &Field, value: Option<Value>) {
 }
 
 /// Whole numbers print without a point, as Go prints them.
-fn float(value: f64) -> Option<Number> {
+pub(crate) fn float(value: f64) -> Option<Number> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if value.fract() == 0.0 && value.abs() <= EXACT { Some(Number::from(value as i64)) } else { Number::from_f64(value) }
 }
@@ -448,6 +450,7 @@ fn go_type(kind: &Type) -> String {
     }
 }
 
-fn schema_props() -> &'static Definition {
+/// The definition that the unions of CustomResourceDefinition schemas hold.
+pub(crate) fn schema_props() -> &'static Definition {
     crate::schema::definition("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps").expect("the table holds apiextensions/v1")
 }

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::schema::Definition;
 
+pub(crate) use decode::{float, schema_props};
 pub(crate) use time::{MICRO_LAYOUT, SECOND_LAYOUT, parse_time, print_time};
 pub(crate) use zero::{empty_element, is_empty, written_when_empty};
 
@@ -23,6 +24,25 @@ pub(crate) use zero::{empty_element, is_empty, written_when_empty};
 pub const DEPTH_MAX: usize = 128;
 /// No more problems than this are told, as in the original.
 const PROBLEMS_MAX: usize = 100;
+
+/// Fields that one body may make: a few bytes of text must not become a gigabyte of objects.
+const FIELDS_MAX: usize = 2_000_000;
+
+/// What is left of `FIELDS_MAX`.
+pub(crate) struct Budget(usize);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget(FIELDS_MAX)
+    }
+}
+
+impl Budget {
+    pub(crate) fn spend(&mut self) -> Result<(), DecodeError> {
+        self.0 = self.0.checked_sub(1).ok_or_else(|| DecodeError::Syntax("the object has too many fields".to_owned()))?;
+        Ok(())
+    }
+}
 
 #[derive(Debug)]
 pub struct Decoded {
