@@ -20,7 +20,7 @@ use crate::node::NodeAgent;
 use crate::pod::effects::{exit_of, moment};
 use crate::pod::machine::{Observed, ObservedContainer, ObservedSandbox, ObservedState};
 use crate::pod::spec;
-use crate::pod::worker::{self, Message, PodHandle, Wanted};
+use crate::pod::worker::{self, Message, PodHandle, View, Wanted};
 
 /// Changes of pods that may wait to be dispatched: the informer's handlers never wait, so it is the node's
 /// capacity of pods many times over. Beyond it the newest state is picked up by the next change of that pod.
@@ -36,6 +36,18 @@ pub struct Dispatch {
 impl Dispatch {
     pub fn new(agent: Arc<Agent>, node: Arc<NodeAgent>, allowed_unsafe_sysctls: Vec<String>) -> Arc<Dispatch> {
         Arc::new(Dispatch { agent, node, allowed_unsafe_sysctls, pods: Arc::default() })
+    }
+
+    /// Every pod on the node as it is now.
+    pub fn views(&self) -> Vec<View> {
+        self.pods.lock().values().map(|handle| handle.view.read().clone()).collect()
+    }
+
+    pub fn find(&self, namespace: &str, name: &str) -> Option<View> {
+        // Of namesakes, one that ends and its successor, the one that is not over.
+        let mut views: Vec<View> = self.views();
+        views.retain(|view| spec::namespace(&view.pod) == namespace && spec::name(&view.pod) == name);
+        views.into_iter().min_by_key(|view| view.over)
     }
 
     pub async fn run(self: &Arc<Self>, client: &kube::Client) {

@@ -16,6 +16,8 @@ mod agent;
 mod cgroup;
 mod container;
 mod dispatch;
+#[cfg(test)]
+mod fixtures;
 mod gc;
 mod image_pull;
 mod logs;
@@ -24,6 +26,7 @@ mod objects;
 mod pod;
 mod probe;
 mod sandbox;
+mod server;
 mod tokens;
 mod volume;
 
@@ -45,6 +48,8 @@ use crate::dispatch::Dispatch;
 use crate::node::machine::Machine;
 use crate::node::{Identity, NodeAgent};
 use crate::objects::Objects;
+use crate::server::Server;
+pub use crate::server::ServerConfig;
 use crate::tokens::Tokens;
 use crate::volume::Volumes;
 
@@ -81,6 +86,8 @@ pub struct KubeletConfig {
     pub system_reserved_memory_bytes: i64,
     /// The port that the Node names, where the server listens.
     pub port: u16,
+    /// Without it the agent has no API of its own: no logs, exec and port forwarding.
+    pub server: Option<ServerConfig>,
 }
 
 impl Default for KubeletConfig {
@@ -103,6 +110,7 @@ impl Default for KubeletConfig {
             system_reserved_cpu_millis: 0,
             system_reserved_memory_bytes: 0,
             port: DEFAULT_PORT,
+            server: None,
         }
     }
 }
@@ -134,12 +142,21 @@ impl Kubelet {
         let agent = self.agent(&machine, recorder, &node, cancel.clone());
         let dispatch = Dispatch::new(agent.clone(), node.clone(), self.config.allowed_unsafe_sysctls.clone());
 
+        let server = Arc::new(Server::new(agent.clone(), dispatch.clone()));
+        let serve = async {
+            if let Some(config) = &self.config.server
+                && let Err(error) = server.serve(config).await
+            {
+                tracing::error!(%error, listen = %config.listen, "the kubelet's API cannot be served");
+            }
+        };
         tokio::select! {
             _ = cancel.cancelled() => {}
             _ = async {
                 tokio::join!(
                     node.run(cancel.clone()),
                     dispatch.run(&self.client),
+                    serve,
                     logs::keep_small(agent.runtime.clone(), agent.log_dir.clone(), agent.clock.clone()),
                     gc::keep_images_small(agent.runtime.clone(), agent.images.clone(), node.clone()),
                 )
