@@ -2,6 +2,7 @@
 //!
 //! Invariant: everything here is a function of its arguments; no I/O, and no time but what `clock` hands out.
 
+pub mod apply;
 pub mod clock;
 pub mod hash;
 pub mod json;
