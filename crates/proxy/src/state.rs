@@ -3,9 +3,11 @@
 //! Invariant: an entry that several Services claim (an external IP, an endpoint's address) is there as long as one of
 //! them does; the one whose key sorts first has its way.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use client::ObjectKey;
 
@@ -18,12 +20,48 @@ const IDLE_PICKS_MAX: usize = 64;
 
 #[derive(Default)]
 pub(crate) struct State {
-    services: HashMap<ObjectKey, Entries>,
-    /// Who claims an entry, by key; the first claim is in force.
-    claims: HashMap<EntryKey, BTreeMap<ObjectKey, EntryValue>>,
+    services: HashMap<Arc<ObjectKey>, Entries>,
+    claims: HashMap<EntryKey, Claims>,
     picks: BTreeMap<Pick, PickInUse>,
     /// Slots as they were found in the kernel by a proxy that just started.
     found: HashMap<Frontend, BTreeMap<u32, SocketAddr>>,
+}
+
+/// Who claims an entry: nearly always one Service. Of several, the one whose key sorts first has its way.
+enum Claims {
+    One(Arc<ObjectKey>, EntryValue),
+    Several(BTreeMap<Arc<ObjectKey>, EntryValue>),
+}
+
+impl Claims {
+    fn in_force(&self) -> Option<(&Arc<ObjectKey>, EntryValue)> {
+        match self {
+            Claims::One(service, value) => Some((service, *value)),
+            Claims::Several(claims) => claims.first_key_value().map(|(service, value)| (service, *value)),
+        }
+    }
+
+    fn set(&mut self, service: &Arc<ObjectKey>, value: EntryValue) {
+        match self {
+            Claims::One(holder, held) if holder == service => *held = value,
+            Claims::One(holder, held) => {
+                let claims = [(holder.clone(), *held), (service.clone(), value)];
+                *self = Claims::Several(claims.into());
+            }
+            Claims::Several(claims) => drop(claims.insert(service.clone(), value)),
+        }
+    }
+
+    /// Whether nobody is left.
+    fn withdraw(&mut self, service: &Arc<ObjectKey>) -> bool {
+        match self {
+            Claims::One(holder, _) => holder == service,
+            Claims::Several(claims) => {
+                claims.remove(service);
+                claims.is_empty()
+            }
+        }
+    }
 }
 
 struct PickInUse {
@@ -77,23 +115,26 @@ impl State {
 
     /// A Service's entries become these; none if it is gone. Adds what has to change to the plan.
     pub fn update(&mut self, service: &ObjectKey, entries: Entries, plan: &mut Plan) {
-        let old = self.services.remove(service).unwrap_or_default();
+        let (service, old) = match self.services.remove_entry(service) {
+            Some(known) => known,
+            None => (Arc::new(service.clone()), Entries::new()),
+        };
         for key in old.keys().filter(|key| !entries.contains_key(key)) {
-            self.claim(service, *key, None, plan);
+            self.claim(&service, *key, None, plan);
         }
         for (key, value) in &entries {
             if old.get(key) != Some(value) {
-                self.claim(service, *key, Some(*value), plan);
+                self.claim(&service, *key, Some(*value), plan);
             }
         }
         if !entries.is_empty() {
-            self.services.insert(service.clone(), entries);
+            self.services.insert(service, entries);
         }
     }
 
     /// Every Service that has entries.
     pub fn services(&self) -> impl Iterator<Item = &ObjectKey> {
-        self.services.keys()
+        self.services.keys().map(Arc::as_ref)
     }
 
     /// To be called once the first full round is planned.
@@ -101,17 +142,29 @@ impl State {
         self.found = HashMap::new();
     }
 
-    fn claim(&mut self, service: &ObjectKey, key: EntryKey, value: Option<EntryValue>, plan: &mut Plan) {
-        let claims = self.claims.entry(key).or_default();
-        let before = claims.values().next().copied();
-        match value {
-            Some(value) => claims.insert(service.clone(), value),
-            None => claims.remove(service),
+    fn claim(&mut self, service: &Arc<ObjectKey>, key: EntryKey, value: Option<EntryValue>, plan: &mut Plan) {
+        let (before, after) = match self.claims.entry(key) {
+            Entry::Vacant(vacant) => {
+                let Some(value) = value else { return };
+                vacant.insert(Claims::One(service.clone(), value));
+                (None, Some(value))
+            }
+            Entry::Occupied(mut claims) => {
+                let in_force = |claims: &Claims| claims.in_force().map(|(_, value)| value);
+                let before = in_force(claims.get());
+                match value {
+                    Some(value) => {
+                        claims.get_mut().set(service, value);
+                        (before, in_force(claims.get()))
+                    }
+                    None if claims.get_mut().withdraw(service) => {
+                        claims.remove();
+                        (before, None)
+                    }
+                    None => (before, in_force(claims.get())),
+                }
+            }
         };
-        let after = claims.values().next().copied();
-        if claims.is_empty() {
-            self.claims.remove(&key);
-        }
         if before == after {
             return;
         }
@@ -173,9 +226,9 @@ impl State {
         frontends
             .iter()
             .map(|frontend| {
-                let owner = self.claims.get(&EntryKey::Frontend(*frontend)).and_then(|claims| claims.keys().next());
-                let endpoints = owner.into_iter().flat_map(|service| {
-                    [0, INTERNAL_SLOTS].into_iter().flat_map(|first| self.slots(service, frontend, first))
+                let owner = self.claims.get(&EntryKey::Frontend(*frontend)).and_then(Claims::in_force);
+                let endpoints = owner.into_iter().flat_map(|(service, _)| {
+                    [0, INTERNAL_SLOTS].into_iter().flat_map(move |first| self.slots(service, frontend, first))
                 });
                 (*frontend, endpoints.collect())
             })
