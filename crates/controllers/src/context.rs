@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::ControllersConfig;
+use crate::Settings;
 
 /// Bounds for kinds that can be read, written and cached; every type of k8s-openapi qualifies.
 pub(crate) trait Object:
@@ -30,7 +30,7 @@ pub(crate) struct Context {
     pub rest: Rest,
     pub informers: Arc<Informers>,
     pub clock: Clock,
-    pub config: ControllersConfig,
+    pub settings: Settings,
 }
 
 impl Context {

@@ -35,38 +35,51 @@ use tokio_util::sync::CancellationToken;
 use context::Context;
 use runner::{Controller, Queue};
 
-/// What the cluster's owner decides.
+/// What every cluster has to say; all else has the original's defaults and is set on `ControllerManager`.
 #[derive(Clone, Debug)]
 pub struct ControllersConfig {
     /// PEM of the CA that signs the API server's certificate; published in every namespace.
     pub ca_pem: String,
-    /// Ranges that nodes get their pod addresses from, one per address family; empty when somebody else
-    /// gives them out.
-    pub cluster_cidrs: Vec<IpNet>,
-    /// Finished pods that are kept before the oldest are removed; 0 keeps all.
-    pub terminated_pod_threshold: usize,
 }
 
-impl ControllersConfig {
-    /// The original's defaults.
-    pub fn new(ca_pem: String, cluster_cidrs: Vec<IpNet>) -> Self {
-        ControllersConfig { ca_pem, cluster_cidrs, terminated_pod_threshold: 12_500 }
-    }
+/// What `Context` hands to the controllers.
+#[derive(Clone, Debug)]
+struct Settings {
+    ca_pem: String,
+    cluster_cidrs: Vec<IpNet>,
+    terminated_pod_threshold: usize,
 }
 
 /// All controllers of one cluster.
 pub struct ControllerManager {
-    context: Arc<Context>,
+    client: kube::Client,
+    informers: Arc<Informers>,
+    clock: Clock,
+    settings: Settings,
 }
 
 impl ControllerManager {
     pub fn new(client: kube::Client, informers: Arc<Informers>, clock: Clock, config: ControllersConfig) -> Self {
-        ControllerManager { context: Arc::new(Context { rest: Rest::new(client), informers, clock, config }) }
+        let settings = Settings { ca_pem: config.ca_pem, cluster_cidrs: Vec::new(), terminated_pod_threshold: 12_500 };
+        ControllerManager { client, informers, clock, settings }
+    }
+
+    /// Ranges that nodes get their pod addresses from, one per address family. Without them nodes get none.
+    pub fn cluster_cidrs(mut self, ranges: Vec<IpNet>) -> Self {
+        self.settings.cluster_cidrs = ranges;
+        self
+    }
+
+    /// Finished pods that are kept before the oldest are removed; 0 keeps all.
+    pub fn terminated_pod_threshold(mut self, count: usize) -> Self {
+        self.settings.terminated_pod_threshold = count;
+        self
     }
 
     /// Runs every controller until `cancel`.
     pub async fn run(self, cancel: CancellationToken) {
-        let context = &self.context;
+        let ControllerManager { client, informers, clock, settings } = self;
+        let context = &Arc::new(Context { rest: Rest::new(client), informers, clock, settings });
         let controllers: Vec<Arc<dyn Controller>> = vec![
             Arc::new(replicaset::ReplicaSets::new(context)),
             Arc::new(replicaset::ReplicationControllers::new(context)),

@@ -54,7 +54,7 @@ impl Controller for RootCa {
             return Ok(Next::Settled);
         }
         let held = self.config_maps.get(&ObjectKey::new(key.name.clone(), NAME));
-        let Some(wanted) = decide(&key.name, &self.context.config.ca_pem, held.as_deref()) else { return Ok(Next::Settled) };
+        let Some(wanted) = decide(&key.name, &self.context.settings.ca_pem, held.as_deref()) else { return Ok(Next::Settled) };
         let outcome = match held {
             Some(_) => self.context.update(&wanted).await,
             None => self.context.create(&wanted).await,

@@ -62,7 +62,7 @@ impl Controller for NodeIpam {
         let taken: BTreeSet<IpNet> = self.nodes.list().iter().flat_map(|node| ranges_of(node)).collect();
         let free: Option<Vec<String>> = self
             .context
-            .config
+            .settings
             .cluster_cidrs
             .iter()
             .map(|cluster| first_free(*cluster, &taken).map(|range| range.to_string()))

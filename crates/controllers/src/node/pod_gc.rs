@@ -62,7 +62,7 @@ impl PodGc {
     }
 
     async fn remove_finished(&self) -> Result<(), Failure> {
-        let threshold = self.context.config.terminated_pod_threshold;
+        let threshold = self.context.settings.terminated_pod_threshold;
         let mut finished: Vec<Arc<Pod>> = self.pods.list();
         finished.retain(|pod| pods::is_finished(pod));
         if threshold == 0 || finished.len() <= threshold {
