@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: deleting what a removed file once declared; that stays the user's decision.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,11 +43,11 @@ pub async fn run(client: Client, directory: PathBuf, cancel: CancellationToken) 
 }
 
 /// Made before the files are read, so that no change falls between.
-fn watch(directory: &Path) -> std::io::Result<AsyncFd<Inotify>> {
+fn watch(directory: &Path) -> std::io::Result<AsyncFd<OwnedFd>> {
     std::fs::create_dir_all(directory)?;
     let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
     inotify.add_watch(directory, AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO)?;
-    AsyncFd::new(inotify)
+    AsyncFd::register(inotify.into()).map_err(Into::into)
 }
 
 /// Whether everything was applied.
@@ -97,18 +98,16 @@ fn documents(file: &Path) -> Vec<Result<Value, String>> {
         Ok(text) => text,
         Err(cause) => return vec![Err(cause.to_string())],
     };
-    let documents = match api::yaml::documents(&text) {
-        Ok(documents) => documents,
-        Err(cause) => return vec![Err(cause.to_string())],
-    };
-    documents
-        .into_iter()
-        .filter(|document| !document.is_null())
-        .flat_map(|document| match document["items"].as_array() {
-            Some(items) if document["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) => items.clone(),
-            _ => vec![document],
+    api::yaml::documents(&text)
+        .iter()
+        .map(|document| api::yaml::to_json(document.as_bytes()).map(|(value, _)| value).map_err(|it| it.to_string()))
+        .flat_map(|document| match document {
+            Ok(Value::Null) => Vec::new(),
+            Ok(list) if list["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) => {
+                list["items"].as_array().into_iter().flatten().cloned().map(Ok).collect()
+            }
+            single => vec![single],
         })
-        .map(Ok)
         .collect()
 }
 

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use api::clock::Clock;
 use client::Informers;
 use ipnet::{IpNet, Ipv4Net};
-use kubelet::{Kubelet, KubeletConfig};
+use kubelet::{Kubelet, KubeletConfig, ServerConfig};
 use net::pod_network::{BridgeConfig, BridgeNetwork};
 use nix::mount::{MntFlags, umount2};
 use proxy::{Proxy, ProxyConfig};
-use runtime::cri::{ImageService, RuntimeService};
+use runtime::cri::RuntimeService;
 use runtime::embedded::{EmbeddedConfig, EmbeddedRuntime};
 use runtime::image::{ImageStore, RegistriesConfig};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +32,7 @@ pub struct ControlPlane {
     pub node_client: kube::Client,
     /// Shared caches, for proxy and DNS.
     pub informers: Arc<Informers>,
-    pub kubelet_tls: kubelet::server::TlsConfig,
+    pub kubelet_server: ServerConfig,
     pub clock: Clock,
 }
 
@@ -132,7 +132,7 @@ fn start_kubelet(
         max_pods: i64::from(config.max_pods),
         cgroup_root: cgroup_root(instance),
         port: config.kubelet_port,
-        tls: Some(control_plane.kubelet_tls.clone()),
+        server: Some(control_plane.kubelet_server.clone()),
         ..KubeletConfig::default()
     };
     let client = control_plane.node_client.clone();
@@ -162,7 +162,7 @@ fn start_dns(config: &Config, informers: &Arc<Informers>, cancel: &CancellationT
     let settings = dns::DnsConfig {
         listen: vec![SocketAddr::new(config.cluster_dns, DNS_PORT)],
         domain: config.cluster_domain.clone(),
-        ..dns::DnsConfig::default()
+        upstreams: dns::Upstreams::ResolvConf("/etc/resolv.conf".into()),
     };
     let (server, cancel) = (dns::DnsServer::new(settings, informers.clone()), cancel.clone());
     tokio::spawn(async move {

@@ -9,6 +9,7 @@ use apiserver::{ApiServer, KubeletAccess, TlsConfig};
 use client::{EventRecorder, Informers};
 use controllers::{ControllerManager, ControllersConfig};
 use ipnet::IpNet;
+use kubelet::ServerConfig;
 use net::host::HostNetwork;
 use scheduler::{Scheduler, SchedulerConfig};
 use store::embedded::{EmbeddedStore, Settings};
@@ -41,7 +42,7 @@ pub async fn run(config: Config, instance: Instance, cancel: CancellationToken) 
         let control_plane = node::ControlPlane {
             node_client: client::in_process_as(server.in_process(&user, &["system:nodes"]), "kubelet"),
             informers: informers.clone(),
-            kubelet_tls: kubelet_certificate(&config, &pki, node_ip)?,
+            kubelet_server: kubelet_server(&config, &pki, node_ip)?,
             clock: clock.clone(),
         };
         node::start(&config, &instance, node_ip, control_plane, &cancel).await?;
@@ -111,7 +112,7 @@ fn start_control_plane(
 ) {
     let enabled = |part: &str| !config.disable.iter().any(|disabled| disabled == part);
     if enabled("controller-manager") {
-        let settings = ControllersConfig { ca_pem: pki.authority_pem().to_string(), ..ControllersConfig::default() };
+        let settings = ControllersConfig { ca_pem: pki.authority_pem().to_string() };
         let controllers = ControllerManager::new(manager, informers.clone(), clock.clone(), settings);
         tokio::spawn(controllers.run(cancel.clone()));
     }
@@ -160,14 +161,15 @@ fn serving_certificate(config: &Config, pki: &Pki, node_ip: IpAddr) -> Result<Tl
     })
 }
 
-fn kubelet_certificate(config: &Config, pki: &Pki, node_ip: IpAddr) -> Result<kubelet::server::TlsConfig, String> {
+fn kubelet_server(config: &Config, pki: &Pki, node_ip: IpAddr) -> Result<ServerConfig, String> {
     let names = [config.node_name.clone(), node_ip.to_string()];
     let user = format!("system:node:{}", config.node_name);
     let identity = pki.serving("kubelet", &user, &names).map_err(|cause| cause.to_string())?;
-    Ok(kubelet::server::TlsConfig {
-        certificate_pem: identity.certificate_pem,
-        key_pem: identity.key_pem,
-        client_authority_pem: pki.authority_pem().to_string(),
+    Ok(ServerConfig {
+        listen: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), config.kubelet_port),
+        certificate_pem: identity.certificate_pem.into_bytes(),
+        key_pem: identity.key_pem.into_bytes(),
+        client_ca_pem: pki.authority_pem().as_bytes().to_vec(),
     })
 }
 
