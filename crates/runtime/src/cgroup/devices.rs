@@ -256,7 +256,7 @@ mod tests {
             return;
         }
         let attached = attach(&group, &DeviceRule::DEFAULT);
-        let script = format!("echo $$ > {}/cgroup.procs && head -c 1 /dev/zero && ! head -c 1 /dev/mem", group.display());
+        let script = format!("echo $$ > {}/cgroup.procs && head -c 1 /dev/zero && ! head -c 1 /dev/kmsg", group.display());
         let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
         fs::remove_dir(&group).unwrap();
         attached.unwrap();
