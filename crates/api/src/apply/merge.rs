@@ -53,10 +53,11 @@ fn merge_lists(live: Vec<Value>, config: &[Value], shape: Shape) -> Vec<Value> {
                 at_live += 1;
                 continue;
             }
-            // Merged already, or to be merged later, when its turn in the configuration comes.
-            let out_of_turn = at_config < config.len() && shared.peek().is_some_and(|next| *next != live_key);
-            if done.contains(live_key.as_str()) || out_of_turn {
-                at_live += 1;
+            let in_turn = config.get(at_config).is_some_and(|(key, _)| key == live_key);
+            if done.contains(live_key.as_str()) || in_turn {
+                at_live += 1; // Its place is where the configuration has it.
+            } else if at_config < config.len() && shared.peek().is_some_and(|next| *next != live_key) {
+                at_live += 1; // Its turn in the configuration comes later.
                 continue;
             }
         }

@@ -1,7 +1,8 @@
 //! Server-side apply and the bookkeeping of who manages which field.
 //!
-//! Invariants: applying a configuration twice changes nothing the second time; nothing is removed that somebody
-//! else owns; after a forced apply every field of the configuration is owned by its manager and has its value.
+//! Invariants: applying a configuration twice changes nothing the second time; no field or list
+//! element is removed that somebody else owns; after a forced apply every field of the configuration is owned by
+//! its manager and has its value.
 //! Deliberately absent: conversion between versions of a kind. Fields that managers own in another version are
 //! compared by the same names. What a kind resets (status, mostly) is for the caller to take out of a configuration.
 
@@ -138,8 +139,7 @@ impl Step<'_> {
     fn run(&self, mut entries: Entries, force: bool) -> Result<Value, ApplyError> {
         let owner = Owner::new(self.manager, true);
         let last = entries.get(&owner).cloned();
-        let mut set = shape::owned_set(self.config, self.shape);
-        entries::strip(&mut set);
+        let set = shape::owned_set(self.config, self.shape);
         let merged = merge::merge(self.live.clone(), self.config, self.shape);
         let owned = Owned { set, api_version: self.manager.api_version.to_owned(), time: Some(self.manager.now) };
         entries.insert(owner.clone(), owned);
@@ -147,6 +147,9 @@ impl Step<'_> {
             Some(last) => self.prune(&merged, &entries, &last.set),
             None => merged,
         };
+        if let Some(owned) = entries.get_mut(&owner) {
+            entries::strip(&mut owned.set); // Not before: the name that was applied keeps metadata from being pruned.
+        }
         json::normalise(&mut new, self.definition).map_err(|error| ApplyError::Invalid(error.to_string()))?;
         let changes = compare(Some(self.live), Some(&new), self.shape);
         if !force {
@@ -182,7 +185,9 @@ impl Step<'_> {
         }
         let without_unowned = merge::remove(merged, &all.clone().minus(&kept), shape);
         let left = named(shape::owned_set(&without_unowned, shape));
-        merge::remove(merged, &all.minus(&left).intersection(&last), shape)
+        let mut pruned = merge::remove(merged, &all.minus(&left).intersection(&last), shape);
+        restore_identity(&mut pruned, merged);
+        pruned
     }
 
     /// kubectl may overrule what its own client-side apply has set and nobody has changed since.
@@ -204,6 +209,18 @@ impl Step<'_> {
         }
         if let Some(annotation) = new.pointer_mut("/metadata/annotations").and_then(|annotations| annotations.get_mut(LAST_APPLIED)) {
             *annotation = format!("{}\n", self.config).into();
+        }
+    }
+}
+
+/// Puts back what names the object, should all of its metadata have gone.
+fn restore_identity(pruned: &mut Value, merged: &Value) {
+    let (Some(before), Some(pruned)) = (merged.get("metadata").and_then(Value::as_object), pruned.as_object_mut()) else { return };
+    let metadata = pruned.entry("metadata").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    let Some(metadata) = metadata.as_object_mut() else { return };
+    for name in ["name", "namespace", "uid", "creationTimestamp", "generation", "resourceVersion"] {
+        if let (Some(value), None) = (before.get(name), metadata.get(name)) {
+            metadata.insert(name.to_owned(), value.clone());
         }
     }
 }
