@@ -44,6 +44,7 @@ mod resource;
 mod scheduling;
 mod storage;
 
+pub use self::core::namespace::prepare_finalize;
 pub use cursor::Cursor;
 pub use metadata::{validate_metadata, validate_metadata_update};
 pub use problems::{Problem, ProblemReason, Problems};

@@ -1,6 +1,5 @@
 //! What a request does to objects: one `Call`, dispatched by verb and subresource, never by kind.
 
-mod apply_pending;
 mod create;
 pub mod decode;
 mod delete;

@@ -1,7 +1,7 @@
 //! PATCH: JSON patch, merge patch, strategic merge patch and server-side apply, of objects and of their parts.
 
+use api::apply::{self, ApplyError, Manager};
 use api::patch::PatchError;
-use super::apply_pending::{self as apply_impl, ApplyError, Manager};
 use serde_json::Value;
 
 use super::decode::{Expected, report};
@@ -24,7 +24,7 @@ pub enum Patch {
 pub async fn patch(call: &Call) -> Result<Reply, RequestError> {
     let validation = options::check(&call.query, "PatchOptions")?;
     if matches!(content_type(&call.headers), "application/apply-patch+yaml") {
-        return apply(call, validation).await;
+        return server_side_apply(call, validation).await;
     }
     let patch = read(call)?;
     let expected = Expected::of(call.kind);
@@ -136,7 +136,7 @@ fn forbidden(field: &str, why: &str) -> Problem {
 }
 
 /// Server-side apply.
-async fn apply(call: &Call, validation: FieldValidation) -> Result<Reply, RequestError> {
+async fn server_side_apply(call: &Call, validation: FieldValidation) -> Result<Reply, RequestError> {
     let Some(manager_name) = call.query.get("fieldManager") else {
         let problem = Problem {
             reason: ProblemReason::Required,
@@ -152,8 +152,8 @@ async fn apply(call: &Call, validation: FieldValidation) -> Result<Reply, Reques
     let manager =
         Manager { name: manager_name, api_version: &api_version, subresource: &call.info.subresource, now: call.now };
     let make = |current: Value| {
-        let mut new = apply_impl::apply(Some(&current), &config, &manager, force, expected.definition)
-            .map_err(|cause| refused(call, cause))?;
+        let mut new = apply::apply(Some(&current), &config, &manager, force, expected.definition)
+            .map_err(refused)?;
         // The revision of the configuration, where it has one, is the condition.
         let condition = text(&config, "resourceVersion").to_owned();
         let metadata = super::write::metadata(&mut new);
@@ -179,8 +179,8 @@ async fn apply(call: &Call, validation: FieldValidation) -> Result<Reply, Reques
             why: format!("uid mismatch: the provided object specified uid {}, and no existing object was found", text(&config, "uid")),
         });
     }
-    let object = apply_impl::apply(None, &config, &manager, force, expected.definition)
-        .map_err(|cause| refused(call, cause))?;
+    let object = apply::apply(None, &config, &manager, force, expected.definition)
+        .map_err(refused)?;
     match create_object(call, object, false).await {
         // Somebody else was faster: apply to what they made.
         Err(RequestError::AlreadyExists { .. }) => {
@@ -232,17 +232,29 @@ fn read_configuration(
         )));
     }
     super::write::place(call, &mut config)?;
+    take_out_what_is_reset(call, &mut config);
     Ok(config)
 }
 
-fn refused(_call: &Call, cause: ApplyError) -> RequestError {
+fn refused(cause: ApplyError) -> RequestError {
+    let message = cause.to_string();
     match cause {
         ApplyError::Conflicts(conflicts) => {
-            let message = ApplyError::Conflicts(conflicts.clone()).to_string();
-            let causes =
-                conflicts.into_iter().map(|conflict| (format!("conflict with {}", conflict.0), conflict.1)).collect();
-            RequestError::ApplyConflict { message, causes }
+            let cause = |conflict: apply::Conflict| (format!("conflict with {}", conflict.manager), conflict.field);
+            RequestError::ApplyConflict { message, causes: conflicts.into_iter().map(cause).collect() }
         }
-        other => RequestError::BadRequest(other.to_string()),
+        ApplyError::Invalid(_) => RequestError::Internal(message),
+    }
+}
+
+/// What this way of writing does not take is not applied, and so not owned.
+fn take_out_what_is_reset(call: &Call, config: &mut Value) {
+    let Some(map) = config.as_object_mut() else { return };
+    match call.info.subresource.as_str() {
+        "" if call.kind.subresources.iter().any(|own| own.name == "status") => {
+            map.remove("status");
+        }
+        "status" => map.retain(|key, _| matches!(key.as_str(), "apiVersion" | "kind" | "metadata" | "status")),
+        _ => {}
     }
 }

@@ -22,7 +22,7 @@ pub async fn update(call: &Call, subresource: &Subresource) -> Result<Reply, Req
 pub fn rules(subresource: &str) -> Rules<'static> {
     match subresource {
         "" => Rules::Whole,
-        "finalize" => Rules::Part(&|new, old| keep_all_but(new, old, "/spec/finalizers")),
+        "finalize" => Rules::Part(&crate::kinds::prepare_finalize),
         "approval" => Rules::Part(&|new, old| keep_all_but(new, old, "/status/conditions")),
         "ephemeralcontainers" => Rules::Part(&|new, old| {
             keep_all_but(new, old, "/spec/ephemeralContainers");

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::apply_pending::{self, Manager};
+use api::apply::{self, Manager};
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -174,7 +174,7 @@ async fn create_named(call: &Call, mut object: Value, record: bool) -> Result<Wr
     let reservation = if server.allocator.handles(kind) { Some(server.allocator.create(kind, &mut object)?) } else { None };
     if record {
         let api_version = crate::cache::api_version(call.kind);
-        apply_pending::record_update(None, &mut object, &manager(call, &api_version), definition(kind));
+        apply::record_update(None, &mut object, &manager(call, &api_version), definition(kind));
     }
     let mut problems = Problems::default();
     validate_metadata(kind, &object, &mut problems);
@@ -291,7 +291,7 @@ async fn try_change(call: &Call, change: &Change<'_>, entry: &Arc<Entry>) -> Res
     let reservation = if allocates { Some(server.allocator.update(kind, &mut new, &old)?) } else { None };
     if change.record {
         let api_version = crate::cache::api_version(call.kind);
-        apply_pending::record_update(Some(&old), &mut new, &manager(call, &api_version), definition(kind));
+        apply::record_update(Some(&old), &mut new, &manager(call, &api_version), definition(kind));
     }
     let mut problems = Problems::default();
     validate_metadata_update(kind, &new, &old, &mut problems);

@@ -306,3 +306,27 @@ async fn eviction_asks_the_budget() {
     server.post(&format!("{PODS}/x/eviction"), eviction).await.expect(201);
     server.get(&format!("{PODS}/x")).await.expect(404);
 }
+
+#[tokio::test]
+async fn server_side_apply() {
+    let server = TestServer::start().await;
+    let path = format!("{MAPS}/x");
+    let refused = server.patch(&path, "apply", config_map("x")).await;
+    assert_eq!(refused.message(), "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch");
+    let created = server.patch(&format!("{path}?fieldManager=one"), "apply", config_map("x")).await.expect(201);
+    assert_eq!(created["metadata"]["managedFields"][0]["manager"], "one");
+    assert_eq!(created["metadata"]["managedFields"][0]["operation"], "Apply");
+    let again = server.patch(&format!("{path}?fieldManager=one"), "apply", config_map("x")).await.expect(200);
+    assert_eq!(again["metadata"]["resourceVersion"], created["metadata"]["resourceVersion"]);
+
+    let mut other = config_map("x");
+    other["data"]["a"] = "z".into();
+    let conflict = server.patch(&format!("{path}?fieldManager=two"), "apply", other.clone()).await;
+    assert_eq!((conflict.code, conflict.message()), (409, "Apply failed with 1 conflict: conflict with \"one\": .data.a".into()));
+    let forced = server.patch(&format!("{path}?fieldManager=two&force=true"), "apply", other).await.expect(200);
+    assert_eq!(forced["data"]["a"], "z");
+
+    let read = server.send(&format!("POST {MAPS}"), "content-type: application/json\nuser-agent: kubectl/v1.33 (linux/amd64)", config_map("y").to_string()).await.expect(201);
+    let manager = &read["metadata"]["managedFields"][0];
+    assert_eq!((&manager["manager"], &manager["operation"]), (&json!("kubectl"), &json!("Update")));
+}
