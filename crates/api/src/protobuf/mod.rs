@@ -9,11 +9,12 @@ mod decode;
 mod encode;
 mod wire;
 
+pub use wire::Writer;
+
 use serde_json::Value;
 
 use crate::json::DecodeError;
 use crate::schema::{self, Definition};
-use wire::Writer;
 
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 

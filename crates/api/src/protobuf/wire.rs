@@ -2,8 +2,9 @@
 
 use crate::json::DecodeError;
 
+/// Writes one message; fields in the order of the calls.
 #[derive(Default)]
-pub(super) struct Writer {
+pub struct Writer {
     out: Vec<u8>,
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Invariant: made on demand from the schema table and the registry; kept packed, one per group version.
 
+mod gnostic;
 mod paths;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,27 +40,35 @@ struct Packed {
 
 /// `/openapi/v2`
 pub fn v2(server: &ApiServer, headers: &HeaderMap) -> Result<Reply, RequestError> {
-    // Only JSON: clients that want protobuf alone fall back to going without.
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    // kubectl asks for the name with its old spelling in Accept.
+    if accept.contains("proto-openapi.spec.v2@v1.0+protobuf") {
+        let packed = server.openapi.get("v2.pb", || gnostic::encode(&v2_document()));
+        return Ok(respond(&packed, headers, PROTOBUF));
+    }
     wants_json(headers)?;
-    let packed = server.openapi.get("v2", || {
-        let definitions: Map<String, Value> = schema::definitions()
-            .filter(|definition| definition.published)
-            .map(|definition| (definition.name.to_owned(), openapi_v2_definition(definition)))
-            .collect();
-        let mut all = Map::new();
-        for (group, version) in group_versions() {
-            all.extend(paths::of(group, version, paths::Flavour::Two));
-        }
-        json!({
-            "swagger": "2.0", "info": {"title": "Kubernetes", "version": GIT_VERSION},
-            "paths": all, "definitions": definitions,
-            "securityDefinitions": {"BearerToken": {
-                "description": "Bearer Token authentication", "type": "apiKey", "name": "authorization", "in": "header",
-            }},
-            "security": [{"BearerToken": []}],
-        })
-    });
+    let packed = server.openapi.get("v2", || v2_document().to_string().into_bytes());
     Ok(respond(&packed, headers, "application/json"))
+}
+
+fn v2_document() -> Value {
+    let definitions: Map<String, Value> = schema::definitions()
+        .filter(|definition| definition.published)
+        .map(|definition| (definition.name.to_owned(), openapi_v2_definition(definition)))
+        .collect();
+    let mut all = Map::new();
+    for (group, version) in group_versions() {
+        all.extend(paths::of(group, version, paths::Flavour::Two));
+    }
+    json!({
+        "swagger": "2.0", "info": {"title": "Kubernetes", "version": GIT_VERSION},
+        "paths": all, "definitions": definitions,
+        "securityDefinitions": {"BearerToken": {
+            "description": "Bearer Token authentication", "type": "apiKey", "name": "authorization", "in": "header",
+        }},
+        "security": [{"BearerToken": []}],
+    })
 }
 
 /// `/openapi/v3` and below; `rest` is empty or starts with a slash.
@@ -79,7 +88,7 @@ pub fn v3(server: &ApiServer, rest: &str, headers: &HeaderMap) -> Result<Reply, 
     let Some((group, version)) = group_versions().find(|(group, version)| document_path(group, version) == rest) else {
         return Err(RequestError::NoSuchPath);
     };
-    let packed = server.openapi.get(rest, || v3_document(group, version));
+    let packed = server.openapi.get(rest, || v3_document(group, version).to_string().into_bytes());
     Ok(respond(&packed, headers, "application/json"))
 }
 
@@ -157,13 +166,12 @@ fn wants_json(headers: &HeaderMap) -> Result<(), RequestError> {
 }
 
 impl Documents {
-    fn get(&self, path: &str, make: impl FnOnce() -> Value) -> Arc<Packed> {
+    fn get(&self, path: &str, make: impl FnOnce() -> Vec<u8>) -> Arc<Packed> {
         if let Some(found) = self.packed.lock().get(path) {
             return found.clone();
         }
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        serde_json::to_writer(&mut encoder, &make()).expect("writing to memory cannot fail");
-        encoder.flush().expect("writing to memory cannot fail");
+        encoder.write_all(&make()).expect("writing to memory cannot fail");
         let gzip = encoder.finish().expect("writing to memory cannot fail");
         let packed = Arc::new(Packed { gzip: gzip.into(), etag: format!("\"{}\"", hash(path)) });
         self.packed.lock().insert(path.to_owned(), packed.clone());
