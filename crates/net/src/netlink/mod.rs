@@ -9,11 +9,11 @@ mod message;
 
 pub use message::{Attribute, Attributes, Batch, Writer, parse_attribute_str, parse_attribute_u32};
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, recv, sendto, setsockopt, socket,
     sockopt,
 };
 use nix::sys::time::TimeVal;
@@ -48,6 +48,13 @@ pub struct Refusal {
 #[derive(Debug)]
 pub struct Socket {
     descriptor: OwnedFd,
+    port: u32,
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
+    }
 }
 
 impl Socket {
@@ -65,9 +72,21 @@ impl Socket {
         let _ = setsockopt(&descriptor, sockopt::SndBufForce, &SEND_BUFFER_BYTES);
         let _ = setsockopt(&descriptor, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES);
         setsockopt(&descriptor, sockopt::ReceiveTimeout, &TimeVal::new(ANSWER_TIMEOUT_SECONDS, 0)).map_err(failed)?;
-        enable(&descriptor, libc::NETLINK_CAP_ACK).map_err(failed)?;
-        enable(&descriptor, libc::NETLINK_EXT_ACK).map_err(failed)?;
-        Ok(Socket { descriptor })
+        set_option(&descriptor, libc::NETLINK_CAP_ACK, 1).map_err(failed)?;
+        set_option(&descriptor, libc::NETLINK_EXT_ACK, 1).map_err(failed)?;
+        let port = getsockname::<NetlinkAddr>(descriptor.as_raw_fd()).map_err(failed)?.pid();
+        Ok(Socket { descriptor, port })
+    }
+
+    /// The kernel's number for this socket.
+    pub fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Listens to a multicast group of the protocol.
+    pub fn join(&self, group: i32) -> Result<(), NetError> {
+        set_option(&self.descriptor, libc::NETLINK_ADD_MEMBERSHIP, group)
+            .map_err(|errno| NetError::system("joining a netlink group", errno))
     }
 
     /// Sends every message with a request for acknowledgement. Messages are independent: one refusal stops no other.
@@ -191,15 +210,14 @@ impl Socket {
 }
 
 #[allow(unsafe_code)]
-fn enable(descriptor: &OwnedFd, option: i32) -> Result<(), Errno> {
-    let one: libc::c_int = 1;
+fn set_option(descriptor: &OwnedFd, option: i32, value: libc::c_int) -> Result<(), Errno> {
     // SAFETY: the pointer is to a live c_int and the length given is its size.
     let outcome = unsafe {
         libc::setsockopt(
             descriptor.as_raw_fd(),
             libc::SOL_NETLINK,
             option,
-            (&raw const one).cast(),
+            (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
@@ -212,26 +230,45 @@ struct Answers {
     position: usize,
 }
 
-struct Answer<'a> {
-    kind: u16,
+/// One message from the kernel.
+pub struct Answer<'a> {
+    pub kind: u16,
     flags: u16,
     sequence: u32,
-    body: &'a [u8],
+    /// The socket that caused it.
+    pub port: u32,
+    pub body: &'a [u8],
+}
+
+/// The messages of a datagram, up to the first that is malformed.
+pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Answer<'_>> {
+    std::iter::from_fn(move || {
+        let (answer, length) = parse_message(bytes)?;
+        bytes = bytes.get(length..).unwrap_or_default();
+        Some(answer)
+    })
+}
+
+/// The first message, and where the next one begins.
+fn parse_message(bytes: &[u8]) -> Option<(Answer<'_>, usize)> {
+    let header = bytes.get(..HEADER_LENGTH)?;
+    let number = |from: usize| u32::from_ne_bytes(header[from..from + 4].try_into().expect("four bytes"));
+    let length = number(0) as usize;
+    let answer = Answer {
+        kind: u16::from_ne_bytes([header[4], header[5]]),
+        flags: u16::from_ne_bytes([header[6], header[7]]),
+        sequence: number(8),
+        port: number(12),
+        body: bytes.get(HEADER_LENGTH..length)?,
+    };
+    Some((answer, length.next_multiple_of(4)))
 }
 
 impl Answers {
     fn next_message(&mut self) -> Option<Answer<'_>> {
-        let rest = self.bytes.get(self.position..)?;
-        let header = rest.get(..HEADER_LENGTH)?;
-        let length = u32::from_ne_bytes(header[0..4].try_into().expect("four bytes")) as usize;
-        let body = rest.get(HEADER_LENGTH..length)?;
-        self.position += length.next_multiple_of(4);
-        Some(Answer {
-            kind: u16::from_ne_bytes([header[4], header[5]]),
-            flags: u16::from_ne_bytes([header[6], header[7]]),
-            sequence: u32::from_ne_bytes(header[8..12].try_into().expect("four bytes")),
-            body,
-        })
+        let (answer, length) = parse_message(self.bytes.get(self.position..)?)?;
+        self.position += length;
+        Some(answer)
     }
 }
 

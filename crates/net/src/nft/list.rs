@@ -38,6 +38,11 @@ impl NftSocket {
         Ok(NftSocket { socket: Socket::open(Protocol::Netfilter)? })
     }
 
+    /// By which the kernel names this socket in its reports of changes.
+    pub(super) fn port(&self) -> u32 {
+        self.socket.port()
+    }
+
     pub(super) fn transact(&self, batch: &Batch) -> Result<(), NetError> {
         let refusals = self.socket.send_transaction(batch)?;
         match batch.first_error(&refusals) {

@@ -14,6 +14,7 @@ mod list;
 pub mod matching;
 mod numbers;
 mod transaction;
+mod watch;
 
 pub use element::{Element, ElementData, Field, Key};
 pub use expression::{
@@ -23,6 +24,7 @@ pub use expression::{
 pub use list::{ListedChain, ListedRule, NftSocket};
 pub(crate) use transaction::generic_header;
 pub use transaction::{Base, Chain, ChainKind, Hook, Set, SetData, Transaction, priority};
+pub use watch::TableWatch;
 
 /// Which packets a table sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
