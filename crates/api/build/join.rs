@@ -27,6 +27,8 @@ pub struct FieldRow {
     pub kind: Kind,
     pub description: String,
     pub required: bool,
+    /// Go's `+optional`.
+    pub optional: bool,
     pub pointer: bool,
     pub written: bool,
     pub by_value: bool,
@@ -135,8 +137,14 @@ impl Joiner<'_> {
         let untold: Vec<&String> = properties.keys().filter(|name| !fields.iter().any(|field| field.name == **name)).collect();
         assert!(opaque || untold.is_empty(), "{}: no protobuf tag for {untold:?}", document.name);
         for field in &mut fields {
-            // k8s-openapi makes metadata a plain struct and so calls it required; the original never does.
-            field.required = field.name != "metadata" && document.schema.required.contains(&field.name);
+            // k8s-openapi calls required what it made a plain field of its structs; the Go comments know better,
+            // but for metadata, which only the oldest event's requires, and for a time that it made optional.
+            let listed = document.schema.required.contains(&field.name) && !field.optional;
+            field.required = match (document.name.as_str(), field.name.as_str()) {
+                ("io.k8s.api.events.v1.Event", "eventTime") => true,
+                (name, "metadata") => listed && name == "io.k8s.api.core.v1.Event",
+                _ => listed,
+            };
         }
         let (atomic, granular) = message.map_or((false, false), |message| {
             (message.markers.get("structType") == "atomic", message.markers.get("structType") == "granular")
@@ -220,12 +228,13 @@ impl Joiner<'_> {
             kind,
             description: schema.description.clone(),
             required: false,
+            optional: proto.is_some_and(|proto| proto.markers.has("optional")),
             pointer: matches!(fact, Some(Fact::Pointer)),
             written: metadata || matches!(fact, Some(Fact::Written | Fact::ByValue)),
             by_value: metadata || matches!(fact, Some(Fact::ByValue)),
             list_type: marker("listType"),
             list_map_keys: proto.map_or(Vec::new(), |proto| proto.markers.all("listMapKey")),
-            map_type: marker("mapType"),
+            map_type: [marker("mapType"), marker("structType")].concat(),
             patch_strategy: marker("patchStrategy"),
             patch_merge_key: marker("patchMergeKey"),
             default: Some(marker("default")).filter(|value| !value.starts_with("ref(")).unwrap_or_default(),

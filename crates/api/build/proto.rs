@@ -34,6 +34,10 @@ impl Markers {
         self.0.iter().find(|(found, _)| found == key).map_or("", |(_, value)| value)
     }
 
+    pub fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|(found, _)| found == key)
+    }
+
     pub fn all(&self, key: &str) -> Vec<String> {
         self.0.iter().filter(|(found, _)| found == key).map(|(_, value)| value.clone()).collect()
     }

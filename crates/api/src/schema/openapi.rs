@@ -22,7 +22,9 @@ enum Version {
 
 fn schema(definition: &Definition, version: Version) -> Value {
     let mut out = Map::new();
-    out.insert("description".into(), definition.description.into());
+    if !definition.description.is_empty() {
+        out.insert("description".into(), definition.description.into());
+    }
     if definition.fields.is_empty() {
         opaque(definition.short_name(), version, &mut out);
     } else {
