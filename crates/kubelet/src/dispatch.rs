@@ -4,6 +4,7 @@
 //! after the other, so that two can never take the same resources.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use client::{Change, Informer, Scope};
@@ -63,10 +64,11 @@ impl Dispatch {
                 tracing::error!("more changes of pods are waiting than can be kept");
             }
         });
-        tokio::join!(self.take_changes(changes, observed, informer.clone()), self.take_runtime_events(events));
+        let changes = self.clone().take_changes(changes, observed, informer.clone());
+        tokio::join!(changes, self.take_runtime_events(events));
     }
 
-    async fn take_changes(&self, mut changes: mpsc::Receiver<Wanted>, mut observed: HashMap<String, Observed>, informer: Arc<Informer<Pod>>) {
+    async fn take_changes(self: Arc<Self>, mut changes: mpsc::Receiver<Wanted>, mut observed: HashMap<String, Observed>, informer: Arc<Informer<Pod>>) {
         let mut swept = false;
         loop {
             // Until the first list is in, pods that are missing may only be late.
@@ -78,7 +80,8 @@ impl Dispatch {
                         self.take(wanted, &mut observed);
                     }
                     observed.clear();
-                    self.sweep(&informer).await;
+                    let (dispatch, informer) = (self.clone(), informer.clone());
+                    tokio::spawn(async move { dispatch.sweep(&informer).await });
                     continue;
                 }
             };
@@ -131,10 +134,18 @@ impl Dispatch {
         admit(pod, &view)
     }
 
-    /// What pods left here that were deleted while the agent was not running.
+    /// What pods left here that were deleted while the agent was not running. What is found is listed before the
+    /// pods that are known, so that one that comes meanwhile is never taken for a leftover.
     async fn sweep(&self, informer: &Informer<Pod>) {
-        let known: BTreeSet<String> = informer.list().iter().map(|pod| spec::uid(pod).to_owned()).collect();
-        for uid in crate::gc::orphans(&*self.agent.runtime, &self.agent.data_dir, &known).await {
+        let mut orphans = crate::gc::uids(&*self.agent.runtime, &self.agent.data_dir).await;
+        let mut cgroups = self.agent.cgroups.pod_uids();
+        let logs: Vec<PathBuf> =
+            std::fs::read_dir(&self.agent.log_dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        let mut known: BTreeSet<String> = informer.list().iter().map(|pod| spec::uid(pod).to_owned()).collect();
+        known.extend(self.pods.lock().keys().cloned());
+        orphans.retain(|uid| !known.contains(uid));
+        cgroups.retain(|(uid, _)| !known.contains(uid));
+        for uid in orphans {
             tracing::info!(uid, "cleaning up after a pod that is gone");
             if let Err(error) = crate::gc::remove_pod_from_runtime(&*self.agent.runtime, &uid).await {
                 tracing::warn!(uid, %error, "removing a pod that is gone");
@@ -146,16 +157,14 @@ impl Dispatch {
                 tracing::warn!(uid, %error, "removing the directory of a pod that is gone");
             }
         }
-        for (uid, directory) in self.agent.cgroups.pod_uids() {
-            if !known.contains(&uid) && !self.pods.lock().contains_key(&uid) {
-                let _ = crate::cgroup::remove_tree(&directory);
-            }
+        for (_, directory) in cgroups {
+            let _ = crate::cgroup::remove_tree(&directory);
         }
-        for entry in std::fs::read_dir(&self.agent.log_dir).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let ours = name.rsplit('_').next().is_some_and(|uid| known.contains(uid));
-            if !ours && name.matches('_').count() == 2 {
-                let _ = std::fs::remove_dir_all(entry.path());
+        for directory in logs {
+            let name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let uid = name.rsplit('_').next().unwrap_or_default();
+            if name.matches('_').count() == 2 && !known.contains(uid) {
+                let _ = std::fs::remove_dir_all(directory);
             }
         }
     }

@@ -32,8 +32,8 @@ pub async fn remove_pod_from_runtime(runtime: &dyn RuntimeService, uid: &str) ->
     Ok(())
 }
 
-/// UIDs of which the runtime or the disk holds something although the API knows no such pod on this node.
-pub async fn orphans(runtime: &dyn RuntimeService, data_dir: &Path, known: &BTreeSet<String>) -> BTreeSet<String> {
+/// UIDs of all pods of which the runtime or the disk holds something.
+pub async fn uids(runtime: &dyn RuntimeService, data_dir: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for sandbox in runtime.list_pod_sandboxes().await.unwrap_or_default() {
         found.insert(sandbox.metadata.uid);
@@ -44,7 +44,7 @@ pub async fn orphans(runtime: &dyn RuntimeService, data_dir: &Path, known: &BTre
     for entry in std::fs::read_dir(data_dir.join("pods")).into_iter().flatten().flatten() {
         found.insert(entry.file_name().to_string_lossy().into_owned());
     }
-    found.retain(|uid| !uid.is_empty() && !known.contains(uid));
+    found.remove("");
     found
 }
 

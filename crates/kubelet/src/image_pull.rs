@@ -103,8 +103,8 @@ impl ImagePuller<'_> {
         for reference in spec::spec(pod).image_pull_secrets.iter().flatten() {
             let key = ObjectKey::new(spec::namespace(pod), reference.name.clone());
             match self.objects.secrets.hold(&key, spec::uid(pod), self.waker).await {
-                Some(secret) => found.extend(credentials_for(image, &secret)),
-                None => missing.push(reference.name.clone()),
+                Ok(Some(secret)) => found.extend(credentials_for(image, &secret)),
+                Ok(None) | Err(_) => missing.push(reference.name.clone()),
             }
         }
         if !missing.is_empty() {

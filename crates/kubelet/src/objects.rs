@@ -5,11 +5,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::{Cached, Informer, ObjectKey, Scope};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+
+/// An API server that does not answer, or forbids it, holds up a pod's start or end no longer than this.
+const SYNCED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Called, quickly, when an object that a pod holds has come, changed or gone.
 pub type Waker = Arc<dyn Fn() + Send + Sync>;
@@ -56,15 +60,21 @@ impl<K: Cached + kube::Resource<DynamicType = ()>> Watched<K> {
     }
 
     /// The object as it is now, once the watch has caught up; the pod is woken when it changes after that.
-    pub async fn hold(&self, key: &ObjectKey, pod_uid: &str, waker: &Waker) -> Option<Arc<K>> {
+    pub async fn hold(&self, key: &ObjectKey, pod_uid: &str, waker: &Waker) -> Result<Option<Arc<K>>, String> {
         let informer = {
             let mut entries = self.entries.lock();
             let entry = entries.entry(key.clone()).or_insert_with(|| self.watch(key));
             entry.holders.lock().insert(pod_uid.to_owned(), waker.clone());
             entry.informer.clone()
         };
-        informer.synced().await;
-        informer.get(key)
+        match tokio::time::timeout(SYNCED_WITHIN, informer.synced()).await {
+            Ok(()) => Ok(informer.get(key)),
+            // The watch goes on: the next try may find it caught up.
+            Err(_) => {
+                let kind = K::kind(&()).to_lowercase();
+                Err(format!("failed to sync {kind} cache: timed out waiting for the condition"))
+            }
+        }
     }
 
     fn watch(&self, key: &ObjectKey) -> Entry<K> {

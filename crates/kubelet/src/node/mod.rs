@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{ErrorKind, EventRecorder, EventType, ObjectKey, Patch, Rest, error_kind};
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::coordination::v1::Lease;
+use jiff::SignedDuration;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use parking_lot::RwLock;
 use runtime::cri::{ImageService, RuntimeService};
 use serde_json::{Value, json};
@@ -116,7 +117,7 @@ impl NodeAgent {
 
     /// An event for each condition that has changed, as `kubectl describe node` shows them.
     fn tell_transitions(&self, before: &Node, after: &Node) {
-        for (type_, status) in status::conditions_of(after) {
+        for (type_, status) in status::in_order(after) {
             if status::conditions_of(before).get(&type_) == Some(&status) {
                 continue;
             }
@@ -164,12 +165,12 @@ impl NodeAgent {
     }
 
     async fn keep_lease(&self) {
-        let key = ObjectKey::new("kube-node-lease", self.identity.name.clone());
+        let mut held = None;
         let mut delay = RETRY_FIRST;
         loop {
-            let renewed = self.renew(&key).await;
-            let wait = match renewed {
-                Ok(()) => {
+            let wait = match self.renew(held.take()).await {
+                Ok(lease) => {
+                    held = Some(lease);
                     delay = RETRY_FIRST;
                     RENEW_EVERY
                 }
@@ -183,26 +184,40 @@ impl NodeAgent {
         }
     }
 
-    async fn renew(&self, key: &ObjectKey) -> Result<(), client::Error> {
-        let now = micro_time(self.clock.now());
-        let patch = Patch::Merge(json!({"spec": {"renewTime": now}}));
-        match self.rest.patch::<Lease>(key, &patch, "").await {
-            Err(error) if error_kind(&error) == ErrorKind::NotFound => {}
-            answer => return answer.map(drop),
-        }
-        let owner = self.current.read().as_ref().and_then(|node| node.metadata.uid.clone());
-        let lease: Lease = serde_json::from_value(json!({
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": {
-                "name": key.name,
-                "namespace": key.namespace,
-                "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": self.identity.name, "uid": owner.unwrap_or_default()}],
+    /// `held` is the lease as it was last written: one request renews it. Without it, it is looked up or made.
+    async fn renew(&self, held: Option<Lease>) -> Result<Lease, client::Error> {
+        let key = ObjectKey::new("kube-node-lease", self.identity.name.clone());
+        let found = match held {
+            Some(lease) => Some(lease),
+            None => match self.rest.get::<Lease>(&key).await {
+                Err(error) if error_kind(&error) == ErrorKind::NotFound => None,
+                answer => Some(answer?),
             },
-            "spec": {"holderIdentity": self.identity.name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now},
-        }))
-        .map_err(client::Error::SerdeError)?;
-        self.rest.create(&lease).await.map(drop)
+        };
+        let spec = LeaseSpec {
+            holder_identity: Some(self.identity.name.clone()),
+            lease_duration_seconds: Some(LEASE_SECONDS),
+            renew_time: Some(MicroTime(self.clock.now())),
+            ..LeaseSpec::default()
+        };
+        if let Some(mut lease) = found {
+            lease.spec = Some(spec);
+            return self.rest.update(&lease).await;
+        }
+        let owner = OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            name: self.identity.name.clone(),
+            uid: self.current.read().as_ref().and_then(|node| node.metadata.uid.clone()).unwrap_or_default(),
+            ..OwnerReference::default()
+        };
+        let metadata = ObjectMeta {
+            name: Some(key.name),
+            namespace: Some(key.namespace),
+            owner_references: Some(vec![owner]),
+            ..ObjectMeta::default()
+        };
+        self.rest.create(&Lease { metadata, spec: Some(spec) }).await
     }
 
     pub fn event(&self, type_: EventType, reason: &str, message: &str) {
@@ -215,8 +230,4 @@ impl NodeAgent {
         };
         self.recorder.event(&reference, type_, reason, message);
     }
-}
-
-fn micro_time(now: Timestamp) -> String {
-    format!("{now:.6}")
 }

@@ -191,6 +191,11 @@ fn images(images: &[Image]) -> Vec<core::ContainerImage> {
 }
 
 pub fn conditions_of(node: &core::Node) -> BTreeMap<String, String> {
+    in_order(node).into_iter().collect()
+}
+
+/// Conditions as the object lists them.
+pub fn in_order(node: &core::Node) -> Vec<(String, String)> {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.into_iter().flatten().map(|condition| (condition.type_.clone(), condition.status.clone())).collect()
 }

@@ -25,12 +25,18 @@ use crate::probe::{Probing, Target};
 use crate::sandbox::{self, SandboxPlaces};
 use crate::volume::PodVolumes;
 
+/// Withdrawing an endpoint takes some tens of milliseconds from the pod's deletion to the last node's rules.
+const DRAIN: Duration = Duration::from_millis(300);
+/// Who wants it gone faster than this does not mean to drain.
+const DRAIN_GRACE_LEAST: Duration = Duration::from_secs(2);
 /// Last words longer than this are cut, as the original cuts them.
 const TERMINATION_MESSAGE_MAX: usize = 4096;
 const LOG_TAIL_MAX_BYTES: usize = 2048;
 const LOG_TAIL_MAX_LINES: usize = 80;
 /// A container gets this long to end by itself even when its hook took all the time there was.
 const GRACE_LEAST_SECONDS: i64 = 2;
+/// How long a first start waits for the list of Services.
+const SERVICES_WITHIN: Duration = Duration::from_secs(10);
 const REMOVE_TRIES: usize = 20;
 
 pub struct Acting {
@@ -175,7 +181,7 @@ impl Acting {
             if first {
                 tokio::select! {
                     _ = hook_cancel.cancelled() => return, // The second stop does the rest.
-                    _ = pre_stop(&context, &pod, &container, &id, &ip, grace) => {}
+                    _ = async { tokio::join!(pre_stop(&context, &pod, &container, &id, &ip, grace), drain(&pod, grace)) } => {}
                 }
             }
             let spent = i64::try_from(begun.elapsed().as_secs()).unwrap_or(i64::MAX);
@@ -463,7 +469,7 @@ impl Start<'_> {
             .filter_map(|from| from.config_map_key_ref.as_ref().map(|reference| reference.name.clone()))
             .chain(from_env.clone().filter_map(|from| from.config_map_ref.as_ref().map(|reference| reference.name.clone())));
         for name in map_names.collect::<std::collections::BTreeSet<_>>() {
-            if let Some(object) = agent.objects.config_maps.hold(&ObjectKey::new(namespace, name.clone()), uid, waker).await {
+            if let Some(object) = agent.objects.config_maps.hold(&ObjectKey::new(namespace, name.clone()), uid, waker).await? {
                 config_maps.insert(name, object);
             }
         }
@@ -471,11 +477,13 @@ impl Start<'_> {
             .filter_map(|from| from.secret_key_ref.as_ref().map(|reference| reference.name.clone()))
             .chain(from_env.filter_map(|from| from.secret_ref.as_ref().map(|reference| reference.name.clone())));
         for name in secret_names.collect::<std::collections::BTreeSet<_>>() {
-            if let Some(object) = agent.objects.secrets.hold(&ObjectKey::new(namespace, name.clone()), uid, waker).await {
+            if let Some(object) = agent.objects.secrets.hold(&ObjectKey::new(namespace, name.clone()), uid, waker).await? {
                 secrets.insert(name, object);
             }
         }
-        agent.services.synced().await;
+        if tokio::time::timeout(SERVICES_WITHIN, agent.services.synced()).await.is_err() {
+            return Err("services have not yet been read at least once, cannot construct envvars".to_owned());
+        }
         let mut services = agent.services.list_namespace(namespace);
         if namespace != "default" {
             services.extend(agent.services.get(&ObjectKey::new("default", "kubernetes")));
@@ -491,6 +499,17 @@ impl Start<'_> {
             self.context.tell(pod, None, EventType::Warning, "InvalidEnvironmentVariableNames", &message);
         }
         Ok(made.variables)
+    }
+}
+
+/// A pod that served is given new connections until every node's proxy has heard that it goes. The original leaves
+/// that race to its users' preStop hooks; this closes it for a rolling update.
+async fn drain(pod: &Pod, grace: Duration) {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let ready = conditions.into_iter().flatten().any(|it| it.type_ == "Ready" && it.status == "True");
+    let selectable = pod.metadata.labels.as_ref().is_some_and(|labels| !labels.is_empty());
+    if ready && selectable && pod.metadata.deletion_timestamp.is_some() && grace >= DRAIN_GRACE_LEAST {
+        tokio::time::sleep(DRAIN).await;
     }
 }
 

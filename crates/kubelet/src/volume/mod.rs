@@ -114,14 +114,14 @@ impl Volumes {
         let uid = spec::uid(of.pod);
         if let Some(source) = &volume.config_map {
             let name = &source.name;
-            let object = self.objects.config_maps.hold(&ObjectKey::new(namespace, name.clone()), uid, of.waker).await;
+            let object = self.objects.config_maps.hold(&ObjectKey::new(namespace, name.clone()), uid, of.waker).await?;
             let optional = source.optional.unwrap_or(false);
             let files = payload::config_map(object.as_ref(), name, source.items.as_ref(), optional, mode(source.default_mode))?;
             return Ok(("configmap", files));
         }
         if let Some(source) = &volume.secret {
             let name = source.secret_name.clone().unwrap_or_default();
-            let object = self.objects.secrets.hold(&ObjectKey::new(namespace, name.clone()), uid, of.waker).await;
+            let object = self.objects.secrets.hold(&ObjectKey::new(namespace, name.clone()), uid, of.waker).await?;
             let optional = source.optional.unwrap_or(false);
             let files = payload::secret(object.as_ref(), &name, source.items.as_ref(), optional, mode(source.default_mode))?;
             return Ok(("secret", files));
@@ -138,7 +138,7 @@ impl Volumes {
 
     async fn set_up_claim(&self, of: &PodVolumes<'_>, claim_name: &str, read_only: bool, owner: Option<u32>) -> Result<Mounted, String> {
         let key = ObjectKey::new(spec::namespace(of.pod), claim_name);
-        let claim = self.objects.claims.hold(&key, spec::uid(of.pod), of.waker).await;
+        let claim = self.objects.claims.hold(&key, spec::uid(of.pod), of.waker).await?;
         let claim = claim.ok_or_else(|| format!("persistentvolumeclaim \"{claim_name}\" not found"))?;
         let bound = claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
         let volume_name = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).filter(|name| !name.is_empty());

@@ -25,11 +25,15 @@ pub(super) async fn files(
         let found = if let Some(part) = &part.config_map {
             let name = &part.name;
             let object = volumes.objects.config_maps.hold(&ObjectKey::new(namespace, name.clone()), uid, of.waker).await;
-            payload::config_map(object.as_ref(), name, part.items.as_ref(), part.optional.unwrap_or(false), mode)
+            object.and_then(|object| {
+                payload::config_map(object.as_ref(), name, part.items.as_ref(), part.optional.unwrap_or(false), mode)
+            })
         } else if let Some(part) = &part.secret {
             let name = &part.name;
             let object = volumes.objects.secrets.hold(&ObjectKey::new(namespace, name.clone()), uid, of.waker).await;
-            payload::secret(object.as_ref(), name, part.items.as_ref(), part.optional.unwrap_or(false), mode)
+            object.and_then(|object| {
+                payload::secret(object.as_ref(), name, part.items.as_ref(), part.optional.unwrap_or(false), mode)
+            })
         } else if let Some(part) = &part.downward_api {
             payload::downward_api(of.pod, part.items.as_ref(), mode, of.facts)
         } else if let Some(part) = &part.service_account_token {
