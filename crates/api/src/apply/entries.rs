@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Manager;
 use super::compare::Comparison;
-use super::set::Set;
+use super::set::{Set, subtract_from_fields_v1};
 use crate::json::{SECOND_LAYOUT, parse_time, print_time};
 
 /// More managers that update than this are merged, oldest first.
@@ -55,8 +55,16 @@ impl Owner {
 
 /// The entries of an object; one that cannot be read makes all of them unreadable, as upstream.
 pub(super) fn read(object: &Value) -> Option<Entries> {
+    read_list(list(object))
+}
+
+pub(super) fn are_readable(list: &[Value]) -> bool {
+    read_list(list).is_some()
+}
+
+fn read_list(list: &[Value]) -> Option<Entries> {
     let mut entries = Entries::new();
-    for entry in list(object) {
+    for entry in list {
         let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
         let applies = match text("operation") {
             "Apply" => true,
@@ -82,8 +90,8 @@ pub(super) fn asks_for_reset(object: &Value) -> bool {
 }
 
 /// Appliers first, then by time.
-pub(super) fn write(object: &mut Value, entries: &Entries) {
-    let mut sorted: Vec<(&Owner, &Owned)> = entries.iter().collect();
+pub(super) fn write(object: &mut Value, entries: Entries) {
+    let mut sorted: Vec<(Owner, Owned)> = entries.into_iter().collect();
     sorted.sort_by(|(left, left_owned), (right, right_owned)| {
         let second = |owned: &Owned| owned.time.map_or(0, Timestamp::as_second);
         right.applies.cmp(&left.applies).then(second(left_owned).cmp(&second(right_owned))).then_with(|| left.cmp(right))
@@ -103,19 +111,27 @@ pub(super) fn replace(object: &mut Value, list: Vec<Value>) {
     }
 }
 
-fn entry(owner: &Owner, owned: &Owned) -> Value {
+/// The list itself, out of the object.
+pub(super) fn take(object: &mut Value) -> Vec<Value> {
+    match object.get_mut("metadata").and_then(Value::as_object_mut).and_then(|metadata| metadata.remove("managedFields")) {
+        Some(Value::Array(list)) => list,
+        _ => Vec::new(),
+    }
+}
+
+fn entry(owner: Owner, owned: Owned) -> Value {
     let mut entry = json!({
         "manager": owner.name,
         "operation": if owner.applies { "Apply" } else { "Update" },
         "apiVersion": owned.api_version,
         "fieldsType": "FieldsV1",
-        "fieldsV1": owned.set.to_fields_v1(),
+        "fieldsV1": owned.set.into_fields_v1(),
     });
     if let Some(time) = owned.time {
         entry["time"] = print_time(time, SECOND_LAYOUT).into();
     }
     if !owner.subresource.is_empty() {
-        entry["subresource"] = owner.subresource.clone().into();
+        entry["subresource"] = owner.subresource.into();
     }
     entry
 }
@@ -136,16 +152,60 @@ pub(super) fn strip(set: &mut Set) {
     }
 }
 
-/// Of every owner but `except`: loses what changed under it.
-pub(super) fn take_from_others(entries: &mut Entries, except: Option<&Owner>, changes: &Comparison) {
+/// Of every owner but the applier: loses what changed under it.
+pub(super) fn take_from_others(entries: &mut Entries, applier: &Owner, changes: &Comparison) {
     for (owner, owned) in entries.iter_mut() {
-        if Some(owner) != except {
+        if owner != applier {
             owned.set.subtract(&changes.added);
             owned.set.subtract(&changes.modified);
             owned.set.subtract(&changes.removed);
         }
     }
-    entries.retain(|owner, owned| Some(owner) == except || !owned.set.is_empty());
+    entries.retain(|_, owned| !owned.set.is_empty());
+}
+
+/// The list after an update: what changed is taken from everybody and given to this manager.
+pub(super) fn updated(mut list: Vec<Value>, manager: &Manager, changes: Comparison) -> Vec<Value> {
+    for entry in &mut list {
+        if let Some(Value::Object(fields)) = entry.get_mut("fieldsV1") {
+            for change in [&changes.added, &changes.modified, &changes.removed] {
+                subtract_from_fields_v1(fields, change);
+            }
+        }
+    }
+    let mut gained = changes.added;
+    gained.union(changes.modified);
+    let is_mine = |entry: &Value| {
+        let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
+        (text("manager"), text("operation"), text("apiVersion"), text("subresource")) == (manager.name, "Update", manager.api_version, manager.subresource)
+    };
+    if !gained.is_empty() {
+        let mine = list.iter().position(is_mine).map(|at| list.swap_remove(at));
+        let mut set = mine.map(|entry| Set::from_fields_v1(&entry["fieldsV1"])).unwrap_or_default();
+        // An entry whose last field was just taken reads as nothing, not as the whole object.
+        set.member = false;
+        set.union(gained);
+        let owned = Owned { set, api_version: manager.api_version.to_owned(), time: Some(manager.now) };
+        list.push(entry(Owner::new(manager, false), owned));
+    }
+    list.retain(|entry| entry.get("fieldsV1").and_then(Value::as_object).is_some_and(|fields| !fields.is_empty()));
+    sort(&mut list);
+    list
+}
+
+/// The order in which entries are written, for a list that is not decoded. Times are all of one form, and sort as text.
+fn sort(list: &mut [Value]) {
+    let key = |entry: &Value| {
+        let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        ["operation", "time", "manager", "apiVersion", "subresource"].map(text)
+    };
+    if list.len() > 1 {
+        list.sort_by_cached_key(key);
+    }
+}
+
+pub(super) fn has_too_many_updaters(list: &[Value]) -> bool {
+    list.iter().filter(|entry| entry["operation"] == "Update").count() > UPDATERS_MAX
 }
 
 /// Merges the oldest updaters of the same version until few enough are left.

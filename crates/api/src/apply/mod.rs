@@ -160,15 +160,14 @@ impl Step<'_> {
                 return Err(ApplyError::Conflicts(conflicts));
             }
         }
-        entries::take_from_others(&mut entries, Some(&owner), &changes);
+        entries::take_from_others(&mut entries, &owner, &changes);
         if let (Some(last), Some(owned)) = (last, entries.get_mut(&owner)) {
             if changes.is_same() && last.set == owned.set && last.api_version == owned.api_version {
                 owned.time = last.time; // Nothing happened.
             }
         }
-        entries.retain(|_, owned| !owned.set.is_empty());
         self.update_last_applied(&mut new);
-        entries::write(&mut new, &entries);
+        entries::write(&mut new, entries);
         Ok(new)
     }
 
@@ -251,30 +250,25 @@ pub fn record_update(old: Option<&Value>, new: &mut Value, manager: &Manager, de
         entries::replace(new, Vec::new());
         return;
     }
-    let mut changes = compare_ignoring_server_fields(before, new, shape);
-    let requested = entries::list(new);
+    let changes = compare_ignoring_server_fields(before, new, shape);
+    let requested = entries::take(new);
     let kept = entries::list(before);
-    let from_request = manager.subresource.is_empty() && !requested.is_empty() && requested != kept;
-    if !from_request && (changes.is_same() || old.is_some() && kept.is_empty()) {
-        let kept = kept.to_vec();
-        entries::replace(new, kept);
+    let same = requested == kept;
+    let usable = manager.subresource.is_empty() && !requested.is_empty() && (same || entries::are_readable(&requested));
+    let list = if same || usable { requested } else { kept.to_vec() };
+    let untracked = old.is_some() && list.is_empty();
+    if untracked || same && changes.is_same() {
+        entries::replace(new, list);
         return;
     }
-    let mut entries = match from_request {
-        true => entries::read(new).filter(|entries| !entries.is_empty()).or_else(|| entries::read(before)),
-        false => entries::read(before),
+    let list = entries::updated(list, manager, changes);
+    let crowded = entries::has_too_many_updaters(&list);
+    entries::replace(new, list);
+    if crowded {
+        let mut entries = entries::read(new).unwrap_or_default();
+        entries::cap(&mut entries);
+        entries::write(new, entries);
     }
-    .unwrap_or_default();
-    entries::take_from_others(&mut entries, None, &changes);
-    changes.added.union(changes.modified);
-    if !changes.added.is_empty() {
-        let owned = entries.entry(Owner::new(manager, false)).or_insert_with(|| Owned { set: Set::default(), api_version: String::new(), time: None });
-        owned.set.union(changes.added);
-        owned.api_version = manager.api_version.to_owned();
-        owned.time = Some(manager.now);
-    }
-    entries::cap(&mut entries);
-    entries::write(new, &entries);
 }
 
 /// The comparison without what nobody owns.

@@ -98,14 +98,37 @@ impl Set {
         set
     }
 
-    pub fn to_fields_v1(&self) -> Value {
+    pub fn into_fields_v1(self) -> Value {
         let mut fields = Map::new();
         if self.member && !self.children.is_empty() {
-            fields.insert(".".to_owned(), Value::Object(Map::new()));
+            fields.insert(MEMBER.to_owned(), Value::Object(Map::new()));
         }
-        fields.extend(self.children.iter().map(|(element, child)| (element.clone(), child.to_fields_v1())));
+        fields.extend(self.children.into_iter().map(|(element, child)| (element, child.into_fields_v1())));
         Value::Object(fields)
     }
+}
+
+/// In `fieldsV1`: the node itself belongs to the set. A node without anything below it does anyway.
+const MEMBER: &str = ".";
+
+/// Takes a set out of `fieldsV1` in place; says whether something was taken. Most writes touch few fields of few
+/// managers, so nothing else is decoded.
+pub(super) fn subtract_from_fields_v1(fields: &mut Map<String, Value>, removed: &Set) -> bool {
+    let mut taken = false;
+    for (element, removed) in &removed.children {
+        let Some(Value::Object(node)) = fields.get_mut(element) else { continue };
+        let was_member = node.is_empty() || node.contains_key(MEMBER);
+        let stays_member = was_member && !removed.member;
+        taken |= was_member != stays_member;
+        taken |= subtract_from_fields_v1(node, removed);
+        node.remove(MEMBER);
+        match (node.is_empty(), stays_member) {
+            (true, false) => drop(fields.remove(element)),
+            (false, true) => drop(node.insert(MEMBER.to_owned(), Value::Object(Map::new()))),
+            _ => {}
+        }
+    }
+    taken
 }
 
 fn printed(element: &str) -> String {

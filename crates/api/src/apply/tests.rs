@@ -292,9 +292,23 @@ mod laws {
         }
 
         #[test]
+        fn taking_out_in_place_is_taking_out(first in config(), second in config(), third in config()) {
+            let shape = Shape::of(deployment());
+            let mut set = shape::owned_set(&first, shape);
+            set.union(shape::whole_set(&third, shape));
+            set.member = false;
+            let taken = shape::owned_set(&second, shape);
+            let mut fields = set.clone().into_fields_v1();
+            let changed = set::subtract_from_fields_v1(fields.as_object_mut().unwrap(), &taken);
+            let rest = set.clone().minus(&taken);
+            prop_assert_eq!(changed, rest != set);
+            prop_assert_eq!(fields, rest.into_fields_v1());
+        }
+
+        #[test]
         fn sets_survive_their_json(config in config()) {
             let set = shape::owned_set(&config, Shape::of(deployment()));
-            prop_assert_eq!(Set::from_fields_v1(&set.to_fields_v1()), set);
+            prop_assert_eq!(Set::from_fields_v1(&set.clone().into_fields_v1()), set);
         }
     }
 }

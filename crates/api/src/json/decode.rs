@@ -159,8 +159,8 @@ impl<'a> Decoder<'a> {
             let value = self.value(&field.kind, inner)?;
             put(&mut out, field, value);
         }
-        for field in definition.fields.iter().filter(|field| field.always_written) {
-            if !out.contains_key(field.name) {
+        for (index, field) in definition.fields.iter().enumerate().filter(|(_, field)| field.always_written) {
+            if seen & 1u128 << index == 0 || !out.contains_key(field.name) {
                 self.budget.spend()?;
                 out.insert(field.name.to_owned(), written_when_empty(field));
             }
