@@ -140,6 +140,14 @@ impl Pending<'_> {
             }
             self.put(services, "default", "kubernetes", &object, 0);
         }
+        let networks: Vec<String> = config.service_cidrs.iter().map(ToString::to_string).collect();
+        let ready = json!({
+            "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes Service CIDR is ready",
+            "lastTransitionTime": seconds(config.clock.now()),
+        });
+        self.ensure("networking.k8s.io", "servicecidrs", json!({
+            "metadata": {"name": "kubernetes"}, "spec": {"cidrs": networks}, "status": {"conditions": [ready]},
+        }), &[]);
         let address = config.advertise_address.to_string();
         let port = json!([{"name": "https", "port": config.advertise_port, "protocol": "TCP"}]);
         self.ensure("", "endpoints", json!({

@@ -13,6 +13,7 @@ mod bootstrap;
 pub mod cache;
 mod discovery;
 pub mod error;
+mod expiry;
 mod health;
 pub mod http;
 pub mod kinds;

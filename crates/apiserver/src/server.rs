@@ -35,7 +35,7 @@ use crate::metrics::Metrics;
 use crate::pki::Identity;
 use crate::tokens::{SigningKey, TokenError};
 use crate::user::User;
-use crate::{admission, bootstrap, discovery, openapi};
+use crate::{admission, bootstrap, discovery, expiry, openapi};
 
 /// Letters that make no words, as the original's.
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -186,6 +186,7 @@ impl ApiServer {
             config,
         });
         bootstrap::run(&server).await.map_err(StartError::Request)?;
+        tokio::spawn(expiry::run(server.clone()));
         Ok(server)
     }
 

@@ -192,7 +192,8 @@ pub async fn create(call: &Call) -> Result<Reply, RequestError> {
     let attributes = call.attributes_with(Operation::Create, &request);
     server.admission.validate(&attributes, &account).await?;
 
-    let asked = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
+    // What a client leaves out is null in Go, and 0 after decoding.
+    let asked = request["spec"]["expirationSeconds"].as_i64().filter(|seconds| *seconds != 0).unwrap_or(DEFAULT_SECONDS);
     check_seconds(call, asked)?;
     let audiences = match request["spec"]["audiences"].as_array() {
         Some(list) if !list.is_empty() => list.clone(),

@@ -47,13 +47,11 @@ pub struct Written {
     pub bytes: Bytes,
     pub revision: Revision,
     pub created: bool,
-    /// The change took the last finalizer of an object that was being deleted.
-    pub deleted: bool,
 }
 
 impl Written {
     fn of(entry: &Entry) -> Written {
-        Written { bytes: entry.stored().clone(), revision: entry.revision, created: false, deleted: false }
+        Written { bytes: entry.stored().clone(), revision: entry.revision, created: false }
     }
 
     pub fn value(&self) -> Value {
@@ -192,14 +190,14 @@ async fn create_named(call: &Call, mut object: Value, record: bool) -> Result<Wr
         return Err(already_exists(kind, &name, Some(&existing)));
     }
     if is_dry_run(&call.query) {
-        return Ok(Written { bytes, revision: 0, created: true, deleted: false });
+        return Ok(Written { bytes, revision: 0, created: true });
     }
     match server.cache.put(kind, call.namespace(), &name, bytes.clone(), 0).await? {
         Some(revision) => {
             if let Some(reservation) = reservation {
                 reservation.keep();
             }
-            Ok(Written { bytes, revision, created: true, deleted: false })
+            Ok(Written { bytes, revision, created: true })
         }
         None => Err(already_exists(kind, &name, server.cache.get(kind, call.namespace(), &name).as_deref())),
     }
@@ -318,7 +316,7 @@ async fn try_change(call: &Call, change: &Change<'_>, entry: &Arc<Entry>) -> Res
     let bytes = encode(kind, &new);
     let delete = super::delete::ends_with_update(kind, &new, &old);
     if is_dry_run(&call.query) {
-        return Ok(Some(Written { bytes, revision: entry.revision, created: false, deleted: delete }));
+        return Ok(Some(Written { bytes, revision: entry.revision, created: false }));
     }
     let revision = if delete {
         server.cache.delete(kind, call.namespace(), name, entry.revision).await?
@@ -333,7 +331,7 @@ async fn try_change(call: &Call, change: &Change<'_>, entry: &Arc<Entry>) -> Res
             if delete && server.allocator.handles(kind) {
                 server.allocator.deleted(kind, &old);
             }
-            Ok(Some(Written { bytes, revision, created: false, deleted: delete }))
+            Ok(Some(Written { bytes, revision, created: false }))
         }
         None if conditional => Err(RequestError::modified(call.kind, name)),
         None => Ok(None),

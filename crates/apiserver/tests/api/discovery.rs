@@ -47,7 +47,8 @@ async fn openapi() {
     let two = server.get("/openapi/v2").await.expect(200);
     assert!(two["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
     let protobuf = "accept: application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-    assert_eq!(server.send("GET /openapi/v2", protobuf, "").await.code, 406);
+    assert_eq!(server.send("GET /openapi/v2", protobuf, "").await.code, 200);
+    assert_eq!(server.send("GET /openapi/v2", "accept: text/html", "").await.code, 406);
 }
 
 #[tokio::test]

@@ -330,3 +330,36 @@ async fn server_side_apply() {
     let manager = &read["metadata"]["managedFields"][0];
     assert_eq!((&manager["manager"], &manager["operation"]), (&json!("kubectl"), &json!("Update")));
 }
+
+#[tokio::test(start_paused = true)]
+async fn events_live_for_an_hour() {
+    let server = TestServer::start().await;
+    let events = "/api/v1/namespaces/default/events";
+    let event = json!({
+        "apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}, "reason": "Test", "type": "Normal",
+        "involvedObject": {"kind": "Pod", "name": "x", "namespace": "default"},
+    });
+    server.post(events, event).await.expect(201);
+    tokio::time::sleep(std::time::Duration::from_secs(3500)).await;
+    server.get(&format!("{events}/e")).await.expect(200);
+    tokio::time::sleep(std::time::Duration::from_secs(200)).await;
+    server.get(&format!("{events}/e")).await.expect(404);
+}
+
+#[tokio::test]
+async fn nothing_is_lost_between_writers() {
+    let server = std::sync::Arc::new(TestServer::start().await);
+    server.post(MAPS, config_map("x")).await.expect(201);
+    let writers = (0..50).map(|at| {
+        let server = server.clone();
+        tokio::spawn(async move {
+            let patch = json!({"data": {format!("k{at}"): "v"}});
+            server.patch(&format!("{MAPS}/x"), "merge", patch).await.expect(200);
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.expect("no panic");
+    }
+    let object = server.get(&format!("{MAPS}/x")).await.expect(200);
+    assert_eq!(object["data"].as_object().map(|data| data.len()), Some(51));
+}
