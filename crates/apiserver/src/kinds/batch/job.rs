@@ -3,7 +3,7 @@
 //! Invariant: a job's selector picks its own pods by its uid, unless `manualSelector` says otherwise.
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::job_validation;
 use crate::kinds::cursor::walk;
@@ -150,6 +150,7 @@ fn status(object: &Value) -> &'static str {
 mod tests {
     use super::*;
     use crate::kinds::testing::check_row;
+    use serde_json::json;
 
     #[test]
     fn a_job_selects_its_own_pods() {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::kinds::cursor::walk;
-use crate::kinds::edit::{default_text, make, object as object_at};
+use crate::kinds::edit::{default_text, make};
 use crate::kinds::printing::{self, AGE, NAME, text};
 use crate::kinds::subresources::STATUS;
 use crate::kinds::{CLUSTER, Cursor, Kind, Problems, Subresource, Verbs, lifecycle};
@@ -90,19 +90,16 @@ pub fn prepare_finalize(new: &mut Value, old: &Value) {
     let finalizers = walk(new, "spec.finalizers").clone();
     let metadata = new.get("metadata").cloned();
     *new = old.clone();
+    let Some(map) = new.as_object_mut() else { return };
     if let Some(metadata) = metadata {
-        new["metadata"] = metadata;
+        map.insert("metadata".into(), metadata);
     }
-    if let Some(map) = new.as_object_mut() {
-        make(map, "spec");
-    }
-    if let Some(spec) = object_at(new, "spec") {
-        if finalizers.is_null() {
-            spec.remove("finalizers")
-        } else {
-            spec.insert("finalizers".into(), finalizers)
-        };
-    }
+    let spec = make(map, "spec");
+    if finalizers.is_null() {
+        spec.remove("finalizers")
+    } else {
+        spec.insert("finalizers".into(), finalizers)
+    };
 }
 
 fn cells(object: &Value, now: Timestamp) -> Vec<Value> {

@@ -10,7 +10,7 @@ use crate::kinds::edit::{object as object_at, text};
 use crate::kinds::pod_spec::{self, defaults};
 use crate::kinds::resources::qos_class;
 use crate::kinds::subresources::{STATUS, connect, create, proxy, same};
-use crate::kinds::{Cursor, Kind, NAMESPACED, Problems, Subresource, lifecycle};
+use crate::kinds::{Cursor, Kind, NAMESPACED, Subresource, lifecycle};
 
 pub static KIND: Kind = Kind {
     kind: "Pod",
