@@ -29,12 +29,6 @@ pub fn non_negative(at: &Cursor, problems: &mut Problems) {
     }
 }
 
-pub fn positive(at: &Cursor, problems: &mut Problems) {
-    if at.int() <= 0 {
-        problems.invalid_plain(at, at.int(), NOT_POSITIVE);
-    }
-}
-
 pub fn port_number(at: &Cursor, problems: &mut Problems) {
     if !(1..=65535).contains(&at.int()) {
         problems.invalid_plain(at, at.int(), PORT);

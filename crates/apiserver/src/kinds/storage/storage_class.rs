@@ -1,6 +1,12 @@
 //! How volumes are provisioned.
 
-use crate::kinds::{CLUSTER, Kind};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::kinds::cursor::walk;
+use crate::kinds::edit::default_text;
+use crate::kinds::printing::{self, AGE, NAME, text};
+use crate::kinds::{CLUSTER, Cursor, Kind, Problems, checks};
 
 pub static KIND: Kind = Kind {
     group: "storage.k8s.io",
@@ -10,5 +16,132 @@ pub static KIND: Kind = Kind {
     short_names: &["sc"],
     definition: "io.k8s.api.storage.v1.StorageClass",
     storage: "storageclasses",
+    create_on_update: true,
+    defaults: |object| {
+        if let Some(map) = object.as_object_mut() {
+            default_text(map, "reclaimPolicy", "Delete");
+            default_text(map, "volumeBindingMode", "Immediate");
+        }
+    },
+    validate,
+    validate_update,
+    columns: &[
+        NAME,
+        text("Provisioner", "io.k8s.api.storage.v1.StorageClass#provisioner"),
+        text("ReclaimPolicy", "io.k8s.api.storage.v1.StorageClass#reclaimPolicy"),
+        text("VolumeBindingMode", "io.k8s.api.storage.v1.StorageClass#volumeBindingMode"),
+        text("AllowVolumeExpansion", "io.k8s.api.storage.v1.StorageClass#allowVolumeExpansion"),
+        AGE,
+    ],
+    cells,
     ..CLUSTER
 };
+
+const PARAMETERS_MAX: usize = 512;
+const PARAMETER_BYTES_MAX: usize = 256 * 1024;
+
+fn validate(object: &Value, problems: &mut Problems) {
+    let root = Cursor::root(object);
+    let provisioner = root.at("provisioner");
+    if provisioner.is_empty() {
+        problems.required(&provisioner, "");
+    } else {
+        problems.invalid_each(&provisioner, api::names::qualified_name(&provisioner.str().to_lowercase()));
+    }
+    validate_parameters(&root.at("parameters"), problems);
+    let policy = root.at("reclaimPolicy");
+    if !policy.is_empty() {
+        checks::one_of(&policy, &["Delete", "Retain"], problems);
+    }
+    let mode = root.at("volumeBindingMode");
+    if mode.is_empty() {
+        problems.required(&mode, "");
+    } else {
+        checks::one_of(&mode, &["Immediate", "WaitForFirstConsumer"], problems);
+    }
+    for term in root.at("allowedTopologies").items() {
+        let mut keys: Vec<&str> = Vec::new();
+        for requirement in term.at("matchLabelExpressions").items() {
+            let (key, values) = (requirement.at("key"), requirement.at("values"));
+            if values.is_empty() {
+                problems.required(&values, "");
+            }
+            problems.invalid_each(&key, api::names::qualified_name(key.str()));
+            if keys.contains(&key.str()) {
+                problems.duplicate(&key);
+            }
+            keys.push(key.str());
+        }
+    }
+}
+
+/// Keys must not be empty, and all of it not too large.
+pub fn validate_parameters(parameters: &Cursor, problems: &mut Problems) {
+    if parameters.len() > PARAMETERS_MAX {
+        problems.too_long(parameters, PARAMETERS_MAX);
+        return;
+    }
+    let mut bytes = 0;
+    for (key, value) in parameters.entries() {
+        if key.is_empty() {
+            problems.invalid_str(parameters, key, "field can not be empty.");
+        }
+        bytes += key.len() + value.len();
+    }
+    if bytes > PARAMETER_BYTES_MAX {
+        problems.too_long(parameters, PARAMETER_BYTES_MAX);
+    }
+}
+
+fn validate_update(new: &Value, old: &Value, problems: &mut Problems) {
+    let root = Cursor::root(new);
+    for field in ["parameters", "provisioner", "reclaimPolicy"] {
+        let at = root.at(field);
+        if at.value != walk(old, field) {
+            problems.forbidden(&at, &format!("updates to {field} are forbidden."));
+        }
+    }
+    problems.immutable(&root.at("volumeBindingMode"), walk(old, "volumeBindingMode"));
+}
+
+fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
+    let name = walk(object, "metadata.name").as_str().unwrap_or("");
+    let annotations = walk(object, "metadata.annotations");
+    let default = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"]
+        .iter()
+        .any(|key| annotations.get(key).and_then(Value::as_str) == Some("true"));
+    vec![
+        if default { format!("{name} (default)").into() } else { name.into() },
+        printing::string_at(object, "provisioner"),
+        printing::text_or(object, "reclaimPolicy", "Delete"),
+        printing::text_or(object, "volumeBindingMode", "Immediate"),
+        walk(object, "allowVolumeExpansion").as_bool().unwrap_or(false).into(),
+        printing::age(object, now),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::testing::{check_defaulted, check_row, check_update};
+    use serde_json::json;
+
+    #[test]
+    fn rules() {
+        let class = json!({"metadata": {"name": "fast", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}, "provisioner": "a.b/c"});
+        check_defaulted(&KIND, class.clone(), "");
+        check_defaulted(&KIND, json!({}), "provisioner: Required value");
+        check_update(
+            &KIND,
+            json!({"provisioner": "x"}),
+            class.clone(),
+            "provisioner: Forbidden: updates to provisioner are forbidden.",
+        );
+        check_row(
+            &KIND,
+            class,
+            "2026-01-01T00:00:00Z",
+            "fast (default) | a.b/c | Delete | Immediate | false | <unknown>",
+        );
+    }
+}

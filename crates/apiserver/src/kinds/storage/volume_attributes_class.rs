@@ -1,6 +1,12 @@
 //! Changeable attributes of a volume.
 
-use crate::kinds::{CLUSTER, Kind};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::storage_class::validate_parameters;
+use crate::kinds::cursor::walk;
+use crate::kinds::printing::{self, AGE, NAME, text};
+use crate::kinds::{CLUSTER, Cursor, Kind, Problems};
 
 pub static KIND: Kind = Kind {
     group: "storage.k8s.io",
@@ -10,5 +16,39 @@ pub static KIND: Kind = Kind {
     short_names: &["vac"],
     definition: "io.k8s.api.storage.v1.VolumeAttributesClass",
     storage: "volumeattributesclasses",
+    create_on_update: true,
+    validate,
+    validate_update: |new, old, problems| {
+        let root = Cursor::root(new);
+        for (field, sentence) in [
+            ("driverName", "updates to driverName are forbidden."),
+            ("parameters", "updates to parameters are forbidden."),
+        ] {
+            let at = root.at(field);
+            if at.value != walk(old, field) {
+                problems.forbidden(&at, sentence);
+            }
+        }
+    },
+    columns: &[NAME, text("DriverName", "io.k8s.api.storage.v1.VolumeAttributesClass#driverName"), AGE],
+    cells,
     ..CLUSTER
 };
+
+fn validate(object: &Value, problems: &mut Problems) {
+    let root = Cursor::root(object);
+    let driver = root.at("driverName");
+    if driver.is_empty() {
+        problems.required(&driver, "");
+    } else {
+        problems.invalid_each(&driver, api::names::dns1123_subdomain(&driver.str().to_lowercase()));
+    }
+    if root.at("parameters").is_empty() {
+        problems.required(&root.at("parameters"), "must contain at least one key/value pair");
+    }
+    validate_parameters(&root.at("parameters"), problems);
+}
+
+fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
+    vec![printing::name(object), printing::string_at(object, "driverName"), printing::age(object, now)]
+}
