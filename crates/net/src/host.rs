@@ -108,6 +108,7 @@ mod tests {
                     master: None,
                     kind: Some(parts[1].to_owned()).filter(|kind| !kind.is_empty()),
                     hardware_address: Vec::new(),
+                    vxlan: None,
                 }
             })
             .collect();

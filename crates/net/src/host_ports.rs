@@ -4,6 +4,7 @@
 //! (address, protocol, port) where a `hostIP` is given. Connections from the host's loopback and of a pod with itself
 //! are masqueraded, since their answers would not come back otherwise.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
@@ -132,6 +133,37 @@ pub(crate) fn replace(
         _ => {}
     }
     transaction.commit(nft)
+}
+
+/// What the kernel holds, by pod.
+pub(crate) fn read(nft: &NftSocket, table: &Table) -> Result<HashMap<Ipv4Addr, Vec<HostPort>>, NetError> {
+    let mut found: HashMap<Ipv4Addr, Vec<HostPort>> = HashMap::new();
+    for set in [BY_PORT, BY_ADDRESS] {
+        for element in nft.elements(table, set)? {
+            if let (Some(pod), Some(port)) = (target(&element), parse(set, &element)) {
+                found.entry(pod).or_default().push(port);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn parse(set: &str, element: &Element) -> Option<HostPort> {
+    let number = |bytes: &[u8]| Some(u16::from_be_bytes(bytes.get(..2)?.try_into().ok()?));
+    let Some(ElementData::Value(value)) = &element.data else { return None };
+    let (host_ip, rest) = match set {
+        BY_ADDRESS => {
+            let (ip, rest) = element.key.as_bytes().split_at_checked(4)?;
+            (Some(Ipv4Addr::from(<[u8; 4]>::try_from(ip).ok()?)), rest)
+        }
+        _ => (None, element.key.as_bytes()),
+    };
+    Some(HostPort {
+        host_ip,
+        host_port: number(rest.get(4..)?)?,
+        container_port: number(value.as_bytes().get(4..)?)?,
+        protocol: *rest.first()?,
+    })
 }
 
 fn set_of(port: &HostPort) -> &'static str {

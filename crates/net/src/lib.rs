@@ -16,6 +16,7 @@ pub mod ipam;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod overlay;
 pub mod pod_network;
 pub mod route;
 pub mod sysctl;

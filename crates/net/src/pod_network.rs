@@ -6,12 +6,13 @@
 //!
 //! Deliberately absent: other nodes (an overlay adds routes to this), Services (`proxy`), CNI plugins.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 use nix::errno::Errno;
@@ -26,7 +27,7 @@ use crate::netns::NetworkNamespace;
 use crate::nft::matching::{
     destination_in, destination_not_in, output_interface_is_not, rule, source_in,
 };
-use crate::nft::{Chain, ChainKind, Expression, Family, Hook, NftSocket, Table, Transaction, Verdict, priority};
+use crate::nft::{Chain, ChainKind, Expression, Family, Hook, NftSocket, Table, TableWatch, Transaction, Verdict, priority};
 use crate::route::{NAME_LENGTH_MAX, ROUTE_PROTOCOL, Route, RouteSocket, VethPair};
 use crate::sysctl;
 
@@ -88,6 +89,8 @@ struct Shared {
     route: Mutex<RouteSocket>,
     nft: Mutex<NftSocket>,
     addresses: Mutex<AddressPool>,
+    /// As the kernel has them, to put them back.
+    host_ports: Mutex<HashMap<Ipv4Addr, Vec<HostPort>>>,
 }
 
 impl BridgeNetwork {
@@ -109,6 +112,7 @@ impl BridgeNetwork {
         allow_forwarding(&config, &nft)?;
         let addresses = AddressPool::open(config.addresses_dir(), config.pod_cidr)?;
         tracing::debug!(bridge = config.name, mtu, range = %config.pod_cidr, "pod network is up");
+        let host_ports = host_ports::read(&nft, &config.table())?;
         let shared = Shared {
             config,
             bridge,
@@ -116,6 +120,7 @@ impl BridgeNetwork {
             route: Mutex::new(route),
             nft: Mutex::new(nft),
             addresses: Mutex::new(addresses),
+            host_ports: Mutex::new(host_ports),
         };
         Ok(BridgeNetwork { shared: Arc::new(shared) })
     }
@@ -169,6 +174,22 @@ impl BridgeNetwork {
 
     pub fn mtu(&self) -> u32 {
         self.shared.mtu
+    }
+
+    /// Puts rules back that somebody else deleted (`nft flush ruleset`, a restarted firewall), until cancelled by
+    /// being dropped.
+    pub async fn keep_rules(&self) -> Result<(), NetError> {
+        /// So that two that undo each other's work do not do so all the time.
+        const PAUSE: Duration = Duration::from_millis(100);
+        let watch = TableWatch::open(vec![self.shared.config.table()], &self.shared.nft.lock())?;
+        loop {
+            watch.tampered().await;
+            tokio::time::sleep(PAUSE).await;
+            let shared = self.shared.clone();
+            if let Err(error) = blocking(move || shared.restore_rules()).await {
+                tracing::warn!(%error, "rules of the pod network could not be put back");
+            }
+        }
     }
 
     /// Interface number of the bridge.
@@ -263,9 +284,19 @@ impl Shared {
         let deleted = deletion(&self.device_name(sandbox_id));
         self.route.lock().send_tolerating(&deleted, &[Errno::ENODEV])?;
         let Some(address) = self.addresses.lock().address_of(sandbox_id) else { return Ok(()) };
-        host_ports::replace(&self.nft.lock(), &self.config.table(), address, &[])?;
+        self.replace_host_ports(address, &[])?;
         // Last: while the file is there, a crash is followed by another attempt.
         self.addresses.lock().release(sandbox_id)?;
+        Ok(())
+    }
+
+    fn restore_rules(&self) -> Result<(), NetError> {
+        let nft = self.nft.lock();
+        ensure_rules(&self.config, &nft)?;
+        allow_forwarding(&self.config, &nft)?;
+        for (address, ports) in self.host_ports.lock().iter() {
+            host_ports::replace(&nft, &self.config.table(), *address, ports)?;
+        }
         Ok(())
     }
 
@@ -275,7 +306,17 @@ impl Shared {
             .lock()
             .address_of(sandbox_id)
             .ok_or_else(|| NetError::NotFound { what: format!("address of sandbox {sandbox_id}") })?;
-        host_ports::replace(&self.nft.lock(), &self.config.table(), address, ports)
+        self.replace_host_ports(address, ports)
+    }
+
+    fn replace_host_ports(&self, address: Ipv4Addr, ports: &[HostPort]) -> Result<(), NetError> {
+        host_ports::replace(&self.nft.lock(), &self.config.table(), address, ports)?;
+        let mut known = self.host_ports.lock();
+        match ports {
+            [] => drop(known.remove(&address)),
+            ports => drop(known.insert(address, ports.to_vec())),
+        }
+        Ok(())
     }
 
     fn collect_garbage(&self, live: &HashSet<String>) -> Result<(), NetError> {
@@ -323,7 +364,9 @@ fn refuse_clash(config: &BridgeConfig, host: &HostNetwork) -> Result<(), NetErro
         let IpNet::V4(net) = address.address else { return None };
         let link = host.links.iter().find(|link| link.index == address.link)?;
         let overlaps = config.pod_cidr.contains(&net.addr()) || net.trunc().contains(&config.pod_cidr.network());
-        (link.name != config.name && overlaps).then(|| format!("{net} of interface {}", link.name))
+        // The overlay's device has the range's first address.
+        let is_pod_networks = link.name == config.name || link.kind.as_deref() == Some("vxlan");
+        (!is_pod_networks && overlaps).then(|| format!("{net} of interface {}", link.name))
     });
     match clash {
         None => Ok(()),

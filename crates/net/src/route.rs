@@ -56,6 +56,8 @@ pub struct Link {
     /// `bridge`, `veth`, `vxlan`; none for hardware.
     pub kind: Option<String>,
     pub hardware_address: Vec<u8>,
+    /// Of a VXLAN device: network number, local address, port.
+    pub vxlan: Option<(u32, IpAddr, u16)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -392,7 +394,18 @@ fn parse_link(body: &[u8]) -> Option<Link> {
         master: attributes.value_of(libc::IFLA_MASTER).and_then(parse_attribute_u32),
         kind: attributes.nested(libc::IFLA_LINKINFO).value_of(libc::IFLA_INFO_KIND).map(parse_attribute_str),
         hardware_address: attributes.value_of(libc::IFLA_ADDRESS).unwrap_or_default().to_vec(),
+        vxlan: parse_vxlan(attributes.nested(libc::IFLA_LINKINFO)),
     })
+}
+
+fn parse_vxlan(info: Attributes<'_>) -> Option<(u32, IpAddr, u16)> {
+    let data = info.nested(libc::IFLA_INFO_DATA);
+    if parse_attribute_str(info.value_of(libc::IFLA_INFO_KIND)?) != "vxlan" {
+        return None;
+    }
+    let port = u16::from_be_bytes(data.value_of(IFLA_VXLAN_PORT)?.try_into().ok()?);
+    let id = parse_attribute_u32(data.value_of(IFLA_VXLAN_ID)?)?;
+    Some((id, parse_ip(data.value_of(IFLA_VXLAN_LOCAL)?)?, port))
 }
 
 fn parse_address(body: &[u8]) -> Option<Address> {

@@ -4,6 +4,7 @@
 //! starting --first lists are there--> replace the table, all in one transaction
 //! following: changed keys --decide--> plan --one transaction--> following
 //!                                              \--refused--> replace the table, with backoff
+//! following: somebody else deletes rules of ours --> replace the table
 //! ```
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -17,7 +18,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use net::NetError;
 use net::conntrack::ConntrackSocket;
-use net::nft::{Element, ElementData, Family, NftSocket, Table, Transaction};
+use net::nft::{Element, ElementData, Family, NftSocket, Table, TableWatch, Transaction};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -89,6 +90,8 @@ impl Proxy {
     async fn follow(mut self, cancel: CancellationToken) {
         let world = World::observe(&self.informers, &self.place.node, cancel);
         world.synced().await;
+        let watch = self.kernel.lock().watch();
+        let watch = watch.inspect_err(|error| tracing::warn!(%error, "changes by others will go unnoticed")).ok();
         let mut health = HealthServers::default();
         let mut backoff = BACKOFF_MIN;
         let mut replace = true;
@@ -110,7 +113,14 @@ impl Proxy {
                 }
             }
             tokio::time::sleep_until(begun + PAUSE).await;
-            world.dirty.changed().await;
+            tokio::select! {
+                () = world.dirty.changed() => {}
+                () = tampered(watch.as_ref()) => {
+                    tracing::warn!("somebody else changed the rules of Services; all of them will be replaced");
+                    tokio::time::sleep(BACKOFF_MIN).await;
+                    replace = true;
+                }
+            }
         }
     }
 
@@ -140,6 +150,14 @@ impl Proxy {
             Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
             Err(_) => Err(NetError::Invalid { what: "the program is shutting down".into() }),
         }
+    }
+}
+
+/// Never, if it could not be watched.
+async fn tampered(watch: Option<&TableWatch>) {
+    match watch {
+        Some(watch) => watch.tampered().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -295,6 +313,10 @@ impl Kernel {
         let moved = self.surroundings.place != place;
         self.surroundings.place = place;
         moved
+    }
+
+    fn watch(&self) -> Result<TableWatch, NetError> {
+        TableWatch::open(self.tables.iter().map(|known| known.table.clone()).collect(), &self.nft)
     }
 
     fn known(&self) -> impl Iterator<Item = ObjectKey> {

@@ -9,7 +9,7 @@ mod message;
 
 pub use message::{Attribute, Attributes, Batch, Writer, parse_attribute_str, parse_attribute_u32};
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -57,6 +57,12 @@ impl AsRawFd for Socket {
     }
 }
 
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
 impl Socket {
     /// Opens in the calling thread's network namespace.
     pub fn open(protocol: Protocol) -> Result<Socket, NetError> {
@@ -93,6 +99,9 @@ impl Socket {
     pub fn send_each(&self, batch: &Batch) -> Result<Vec<Refusal>, NetError> {
         let mut refusals = Vec::new();
         let mut acknowledged = 0;
+        if batch.is_empty() {
+            return Ok(refusals);
+        }
         self.transmit(batch)?;
         while acknowledged < batch.len() {
             let mut answers = self.receive(batch.describe(0))?;

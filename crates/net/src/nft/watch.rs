@@ -31,8 +31,12 @@ impl TableWatch {
     pub fn open(tables: Vec<Table>, ours: &NftSocket) -> Result<TableWatch, NetError> {
         let socket = Socket::open(Protocol::Netfilter)?;
         socket.join(NFNLGRP_NFTABLES)?;
-        let socket = AsyncFd::new(socket)
-            .map_err(|source| NetError::io("listening to changes of", "firewall rules", source))?;
+        // SAFETY: a `Socket` owns its descriptor and never gives it away or another one out, so the number stays
+        // that of the same open file until the socket, and with it the registration, is dropped.
+        #[allow(unsafe_code)]
+        let registered = unsafe { AsyncFd::register(socket) };
+        let socket = registered
+            .map_err(|source| NetError::io("listening to changes of", "firewall rules", source.into()))?;
         Ok(TableWatch { socket, tables, ours: ours.port() })
     }
 

@@ -8,4 +8,5 @@
 mod flows;
 mod machine;
 mod nft_text;
+mod overlay;
 mod pods;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use net::NetError;
 use net::host_ports::HostPort;
+use net::nft::{Family, NftSocket, Table, Transaction};
 use net::pod_network::{BridgeConfig, BridgeNetwork};
 use net::route::RouteSocket;
 
@@ -148,6 +149,27 @@ fn host_ports_lead_to_pods() {
         assert!(fetch(([127, 0, 0, 1], 81).into()).is_err(), "bound to another address");
         assert!(b.fetch(([192, 0, 2, 1], 80)).unwrap().starts_with("a "), "from another pod");
         assert!(a.fetch(([192, 0, 2, 1], 80)).unwrap().starts_with("a "), "from itself");
+
+        // A new process knows them from the kernel, and puts them back when somebody flushes the rules.
+        let network = BridgeNetwork::ensure(config(state.path())).unwrap();
+        block_on(async {
+            let keeping = network.keep_rules();
+            let flushing = async {
+                // After the first poll of the other future, which begins to listen.
+                tokio::task::yield_now().await;
+                let mut transaction = Transaction::new();
+                transaction.delete_table(&Table::new(Family::Ipv4, "coracle-net"));
+                transaction.commit(&NftSocket::open().unwrap()).unwrap();
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            };
+            tokio::select! {
+                biased;
+                outcome = keeping => panic!("{outcome:?}"),
+                () = flushing => {}
+            }
+        });
+        assert_eq!(outside.fetch(([192, 0, 2, 1], 80)).unwrap(), "a 192.0.2.2");
+        assert_eq!(outside.fetch(([192, 0, 2, 1], 81)).unwrap(), "a 192.0.2.2");
 
         let clash = block_on(network.set_host_ports("b", vec![port(None, 80)])).unwrap_err();
         assert!(matches!(clash, NetError::AddressTaken { address, .. } if address == a_address), "{clash}");

@@ -357,6 +357,49 @@ fn udp_flows_follow_the_endpoints() {
 }
 
 #[test]
+fn both_address_families_are_programmed() {
+    on_machine(|| {
+        let cidrs = ["10.42.0.0/16", "fd00:42::/56"].map(|cidr| cidr.parse().unwrap()).to_vec();
+        let mut kernel = Kernel::new(&ProxyConfig { cluster_cidrs: cidrs, ..config() }).unwrap();
+        let spec = json!({
+            "clusterIP": "10.43.0.7", "clusterIPs": ["10.43.0.7", "fd00:43::7"], "type": "LoadBalancer",
+            "ports": [{"port": 80, "nodePort": 30080}], "externalTrafficPolicy": "Local",
+            "sessionAffinity": "ClientIP", "loadBalancerSourceRanges": ["192.0.2.0/24", "2001:db8::/32"],
+        });
+        let status = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}, {"ip": "2001:db8::9"}]}});
+        let service = json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec, "status": status});
+        let slice = |kind: &str, address: &str| {
+            let endpoints = on_node("node-a", &[address.parse().unwrap()]);
+            Arc::new(serde_json::from_value(json!({
+                "metadata": {"name": kind}, "addressType": kind, "endpoints": endpoints,
+                "ports": [{"name": "", "port": 8080}],
+            })).unwrap())
+        };
+        let slices = vec![slice("IPv4", "10.42.0.2"), slice("IPv6", "fd00:42::2")];
+        let seen: Seen = (Some(Arc::new(serde_json::from_value(service).unwrap())), slices);
+        let key = ObjectKey::new("default", "web");
+        kernel.change(HashSet::new(), |_| (None, Vec::new())).unwrap();
+        kernel.replace(HashSet::from([key.clone()]), |_| seen.clone()).unwrap();
+        let nft = NftSocket::open().unwrap();
+        for (family, set, count) in [
+            (Family::Ipv4, "endpoints", 3),
+            (Family::Ipv6, "endpoints", 3),
+            (Family::Ipv6, "node-port-endpoints", 2),
+            (Family::Ipv6, "services", 2),
+            (Family::Ipv6, "allowed-sources", 1),
+            (Family::Ipv6, "hairpins", 1),
+        ] {
+            assert_eq!(nft.elements(&Table::new(family, TABLE), set).unwrap().len(), count, "{family:?} {set}");
+        }
+        if let Ok(output) = Command::new("nft").args(["list", "ruleset"]).output() {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        kernel.change(HashSet::from([key]), |_| (None, Vec::new())).unwrap();
+        assert_eq!(nft.elements(&Table::new(Family::Ipv6, TABLE), "services").unwrap(), []);
+    });
+}
+
+#[test]
 fn the_rules_read_well() {
     on_machine(|| {
         let mut node = TestNode::new();
@@ -378,6 +421,133 @@ fn the_rules_read_well() {
         if String::from_utf8_lossy(&version).contains("v1.0.6") {
             assert_eq!(text, std::fs::read_to_string(golden).unwrap());
         }
+    });
+}
+
+/// LIST and WATCH of whole collections, by path.
+#[derive(Clone, Default)]
+struct FakeApi(Arc<Mutex<FakeState>>);
+
+#[derive(Default)]
+struct FakeState {
+    version: u64,
+    objects: BTreeMap<String, Value>,
+    watchers: Vec<(String, tokio::sync::mpsc::UnboundedSender<bytes::Bytes>)>,
+}
+
+impl FakeApi {
+    fn client(&self) -> kube::Client {
+        let api = self.clone();
+        client::in_process(tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let response = api.answer(request.uri().path(), request.uri().query().unwrap_or_default());
+            async move { Ok::<_, std::convert::Infallible>(response) }
+        }))
+    }
+
+    fn answer(
+        &self,
+        path: &str,
+        query: &str,
+    ) -> http::Response<http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, std::convert::Infallible>> {
+        use http_body_util::BodyExt;
+        let mut state = self.0.lock();
+        if query.contains("watch=true") {
+            let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+            state.watchers.push((path.to_owned(), sender));
+            let stream = futures::stream::poll_fn(move |context| receiver.poll_recv(context));
+            let frames = futures::StreamExt::map(stream, |line| Ok(hyper::body::Frame::data(line)));
+            return http::Response::new(http_body_util::StreamBody::new(frames).boxed_unsync());
+        }
+        let prefix = format!("{path}/");
+        let items: Vec<&Value> =
+            state.objects.iter().filter(|(path, _)| path.starts_with(&prefix)).map(|(_, object)| object).collect();
+        let list = json!({"metadata": {"resourceVersion": state.version.to_string()}, "items": items});
+        http::Response::new(http_body_util::Full::new(bytes::Bytes::from(list.to_string())).boxed_unsync())
+    }
+
+    fn put(&self, collection: &str, mut object: Value) {
+        let mut state = self.0.lock();
+        state.version += 1;
+        object["metadata"]["resourceVersion"] = json!(state.version.to_string());
+        object["metadata"]["uid"] = object["metadata"]["name"].clone();
+        let path = format!("{collection}/{}", object["metadata"]["name"].as_str().unwrap());
+        let is_new = state.objects.insert(path, object.clone()).is_none();
+        let event = json!({"type": if is_new { "ADDED" } else { "MODIFIED" }, "object": object});
+        let line = bytes::Bytes::from(format!("{event}\n"));
+        state.watchers.retain(|(path, watcher)| path != collection || watcher.send(line.clone()).is_ok());
+    }
+
+    fn put_service(&self, spec: Value) {
+        self.put("/api/v1/services", json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec}));
+    }
+
+    fn put_slice(&self, endpoints: Value) {
+        let labels = json!({SERVICE_NAME_LABEL: "web"});
+        self.put(
+            "/apis/discovery.k8s.io/v1/endpointslices",
+            json!({
+                "metadata": {"name": "web-1", "namespace": "default", "labels": labels},
+                "addressType": "IPv4",
+                "endpoints": endpoints,
+                "ports": [{"name": "", "port": 8080}],
+            }),
+        );
+    }
+}
+
+#[track_caller]
+fn soon(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(5), "not within five seconds: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    eprintln!("{what}: after {:?}", start.elapsed());
+}
+
+#[test]
+fn a_running_proxy_follows_the_api() {
+    on_machine(|| {
+        let node = TestNode::new();
+        let ((_a, a_address), (_b, b_address)) = (node.server("a"), node.server("b"));
+        let api = FakeApi::default();
+        api.put_service(json!({"clusterIP": VIP, "ports": [{"port": 80}]}));
+        api.put_slice(ready(&[a_address]));
+        // Its threads are made by this one, so they are on this machine too.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let cancel = CancellationToken::new();
+        let _entered = runtime.enter();
+        let informers = Informers::new(api.client(), cancel.clone());
+        let proxy = Proxy::new(config(), informers).unwrap();
+        let running = runtime.spawn(proxy.run(cancel.clone()));
+        let answers = |expected: &str| fetch((VIP, 80).into()).is_ok_and(|answer| answer.starts_with(expected));
+        soon("the first endpoint answers", || answers("a "));
+        api.put_slice(ready(&[b_address]));
+        soon("the second endpoint answers", || answers("b "));
+
+        Command::new("nft").args(["flush", "ruleset"]).status().unwrap();
+        soon("flushed rules are back", || answers("b "));
+        assert_eq!(fetch(([127, 0, 0, 1], 31234).into()), Err(ErrorKind::ConnectionRefused));
+
+        let local = json!({"clusterIP": VIP, "type": "LoadBalancer", "externalTrafficPolicy": "Local",
+                           "healthCheckNodePort": 31234, "ports": [{"port": 80}]});
+        api.put_service(local.clone());
+        let health = || {
+            let mut stream = TcpStream::connect(("127.0.0.1", 31234)).ok()?;
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).ok()?;
+            answer.split_whitespace().nth(1).map(str::to_owned)
+        };
+        soon("the health check says yes", || health().as_deref() == Some("200"));
+        api.put_slice(on_node("node-b", &[b_address]));
+        soon("the health check says no", || health().as_deref() == Some("503"));
+        api.put_service(json!({"clusterIP": VIP, "ports": [{"port": 80}]}));
+        soon("the health check is closed", || health().is_none());
+
+        cancel.cancel();
+        runtime.block_on(running).unwrap();
+        assert!(answers("b "), "rules outlive the proxy");
     });
 }
 
