@@ -134,6 +134,10 @@ impl PodFiles {
     pub fn socket(&self) -> PathBuf {
         self.directory.join("shim.sock")
     }
+    pub fn shim_pid(&self) -> PathBuf {
+        self.directory.join("shim.pid")
+    }
+    /// What a shim has to complain about. It holds a lock on this file for as long as it lives.
     pub fn shim_log(&self) -> PathBuf {
         self.directory.join("shim.log")
     }

@@ -83,9 +83,14 @@ impl Cgroups {
 }
 
 impl Group<'_> {
-    /// Makes it and what is missing above it; returns the directories that were missing.
-    pub fn create(&self) -> io::Result<Vec<PathBuf>> {
-        let mut made = Vec::new();
+    /// Where it is not there yet: what `create` will make of it, not counting what is above it.
+    pub fn missing(&self) -> Vec<PathBuf> {
+        let places = self.cgroups.roots().into_iter().map(|root| root.join(&self.path));
+        places.filter(|place| !place.exists()).collect()
+    }
+
+    /// Makes it and what is missing above it.
+    pub fn create(&self) -> io::Result<()> {
         for root in self.cgroups.roots() {
             let mut directory = root.to_path_buf();
             for part in self.path.components() {
@@ -94,7 +99,6 @@ impl Group<'_> {
                 }
                 directory.push(part);
                 match fs::create_dir(&directory) {
-                    Ok(()) => made.push(directory.clone()),
                     Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return Err(cause),
                     _ => {}
                 }
@@ -103,7 +107,7 @@ impl Group<'_> {
                 }
             }
         }
-        Ok(made)
+        Ok(())
     }
 
     pub fn limit(&self, resources: &LinuxContainerResources) -> io::Result<()> {
@@ -171,6 +175,15 @@ impl Group<'_> {
         result
     }
 
+    /// Takes an empty group out of the hierarchy that merely tracks processes, which nobody else looks after.
+    pub fn untrack(&self) {
+        if let Cgroups::V1(hierarchies) = self.cgroups
+            && let Some(root) = hierarchies.tracking()
+        {
+            let _ = fs::remove_dir(root.join(&self.path));
+        }
+    }
+
     /// How many of its processes the kernel killed for want of memory.
     pub fn oom_kills(&self) -> u64 {
         let (file, key) = match self.cgroups {
@@ -198,9 +211,9 @@ impl Group<'_> {
     }
 }
 
-/// Removes directories that only we made, deepest first, if nothing is left in them.
+/// Removes groups that only we made, if nothing is left in them.
 pub fn remove_empty(directories: &[PathBuf]) {
-    for directory in directories.iter().rev() {
+    for directory in directories {
         let _ = fs::remove_dir(directory);
     }
 }

@@ -51,8 +51,11 @@ impl Hierarchies {
 
     /// One hierarchy that tracks processes is enough: the unified one, else systemd's.
     pub fn roots(&self) -> impl Iterator<Item = &Path> {
-        let tracking = self.unified.as_deref().or(self.systemd.as_deref());
-        self.mounted.iter().map(|(place, _)| place.as_path()).chain(tracking)
+        self.mounted.iter().map(|(place, _)| place.as_path()).chain(self.tracking())
+    }
+
+    pub fn tracking(&self) -> Option<&Path> {
+        self.unified.as_deref().or(self.systemd.as_deref())
     }
 
     pub fn path(&self, controller: &str, group: &Path) -> Option<PathBuf> {

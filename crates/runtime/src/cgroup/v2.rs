@@ -120,7 +120,9 @@ mod tests {
         let (directory, cgroups) = recorded();
         let group = cgroups.group("/kubepods/c1");
         let made = directory.path().join("kubepods/c1");
-        assert_eq!(group.create().unwrap(), std::slice::from_ref(&made));
+        assert_eq!(group.missing(), std::slice::from_ref(&made));
+        group.create().unwrap();
+        assert_eq!(group.missing(), Vec::<PathBuf>::new());
         assert!(made.is_dir());
         // A plain file keeps only the last of the words that the kernel would add up.
         let passed = fs::read_to_string(directory.path().join("kubepods/cgroup.subtree_control")).unwrap();

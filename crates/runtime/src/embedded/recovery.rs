@@ -11,7 +11,7 @@ use super::shim_client::ShimClient;
 use super::state::{Container, ContainerRecord, Live, Pod, SandboxRecord};
 use super::{EmbeddedRuntime, spawn, teardown};
 use crate::shim::protocol::{ContainerReport, Operation, Reply};
-use crate::spec::{ContainerFiles, ExitRecord, StartRecord, read_json};
+use crate::spec::{ExitRecord, StartRecord, read_json};
 
 /// A shim that does not tell its state by then is taken for dead.
 const STATE_MAX: Duration = Duration::from_secs(10);
@@ -34,23 +34,54 @@ async fn recover_pod(runtime: &Arc<EmbeddedRuntime>, id: &str) {
     let record = record.unwrap_or_else(|_| SandboxRecord { id: id.to_string(), ..SandboxRecord::default() });
     let stopped = record.stopped;
     let pod = Pod::new(files, record);
-    let connected = if stopped { None } else { connect(runtime, &pod).await };
     if !complete {
+        connect(runtime, &pod).await;
         if let Err(cause) = teardown::destroy(runtime, &pod).await {
             tracing::warn!(sandbox = id, %cause, "a half made sandbox is left");
         }
         return;
     }
+    // Listed before the shim is asked, so that what happens meanwhile finds whom it concerns.
+    let containers = containers(&pod);
     runtime.pods.write().insert(id.to_string(), pod.clone());
-    let reports = connected.unwrap_or_default();
+    runtime.containers.write().extend(containers.iter().map(|it| (it.id.clone(), it.clone())));
+    match connect(runtime, &pod).await {
+        Some(reports) => {
+            for report in reports {
+                if let Some(container) = containers.iter().find(|it| it.id == report.id) {
+                    apply(container, report);
+                }
+            }
+            if stopped {
+                // The agent ended in the midst of stopping it.
+                if let Err(cause) = teardown::stop_pod(runtime, &pod).await {
+                    tracing::warn!(sandbox = id, %cause, "a pod is not wholly stopped");
+                }
+            }
+            teardown::notice_lost_shim(runtime, &pod).await;
+        }
+        None => {
+            for container in &containers {
+                // Seen as running here, it is given up with its pod at once.
+                if let Ok(start) = read_json::<StartRecord>(&container.files.started()) {
+                    container.advance(Live::running(start.pid, start.started_at));
+                }
+            }
+            lose(runtime, &pod).await;
+        }
+    }
+}
+
+/// The pod's containers as their files tell: created, or exited.
+fn containers(pod: &Arc<Pod>) -> Vec<Arc<Container>> {
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(pod.files.containers()).into_iter().flatten().flatten() {
-        let id = entry.file_name().to_string_lossy().into_owned();
-        let files = pod.files.container(&id);
+        let files = pod.files.container(&entry.file_name().to_string_lossy());
         match read_json::<ContainerRecord>(&files.record()) {
             Ok(record) => {
-                let live = live(&files, reports.iter().find(|report| report.id == id));
-                let container = Container::new(pod.clone(), record, live);
-                runtime.containers.write().insert(id, container);
+                let exit = read_json::<ExitRecord>(&files.exit());
+                let live = exit.map_or_else(|_| Live::created(), Live::exited);
+                found.push(Container::new(pod.clone(), record, live));
             }
             Err(_) => {
                 // Its creation was never acknowledged. The writable layer goes with those that have no owner.
@@ -58,9 +89,15 @@ async fn recover_pod(runtime: &Arc<EmbeddedRuntime>, id: &str) {
             }
         }
     }
-    if !stopped && pod.shim.lock().is_none() {
-        lose(runtime, &pod).await;
-    }
+    found
+}
+
+fn apply(container: &Container, report: ContainerReport) {
+    match report.exit {
+        Some(exit) => container.advance(Live::exited(exit)),
+        None if report.started_at > 0 => container.advance(Live::running(report.pid, report.started_at)),
+        None => false, // Just starting: an event follows.
+    };
 }
 
 /// The same as for a shim that ends under our eyes.
@@ -80,19 +117,6 @@ async fn connect(runtime: &Arc<EmbeddedRuntime>, pod: &Arc<Pod>) -> Option<Vec<C
             Some(containers)
         }
         _ => None,
-    }
-}
-
-fn live(files: &ContainerFiles, report: Option<&ContainerReport>) -> Live {
-    if let Ok(exit) = read_json::<ExitRecord>(&files.exit()) {
-        return Live::exited(exit);
-    }
-    match (report, read_json::<StartRecord>(&files.started())) {
-        (Some(ContainerReport { exit: Some(exit), .. }), _) => Live::exited(exit.clone()),
-        (Some(report), _) if report.started_at > 0 => Live::running(report.pid, report.started_at),
-        // No shim knows it: seen as running here, it is given up with its pod at once.
-        (None, Ok(start)) => Live::running(start.pid, start.started_at),
-        _ => Live::created(),
     }
 }
 

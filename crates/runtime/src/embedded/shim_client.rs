@@ -110,6 +110,10 @@ impl ShimClient {
         answer
     }
 
+    pub fn is_gone(&self) -> bool {
+        self.waiting.lock().gone
+    }
+
     /// The exit code of an exec that is about to be asked for.
     pub fn exec_exit(&self, exec: &str) -> oneshot::Receiver<i32> {
         let (sender, receiver) = oneshot::channel();

@@ -13,8 +13,9 @@ use super::shim_client::ShimClient;
 use super::state::{Pod, SandboxRecord};
 use super::{EmbeddedRuntime, blocking, new_id, teardown};
 use crate::cri::{CriError, CriResult, NamespaceMode, PodSandboxConfig};
+use crate::shim::protocol::Operation;
 use crate::spec::{PodFiles, SandboxSpec, write_json};
-use crate::sys::{mount, now_nanoseconds};
+use crate::sys::{mount, now_nanoseconds, process};
 
 /// A shim that has not made its namespaces by then never will.
 const SHIM_START_MAX: Duration = Duration::from_secs(30);
@@ -29,6 +30,7 @@ pub async fn run_pod_sandbox(runtime: &Arc<EmbeddedRuntime>, config: PodSandboxC
             runtime.pods.write().insert(id.clone(), pod.clone());
             runtime.announce(crate::cri::ContainerEventKind::Created, &id, &pod);
             runtime.announce(crate::cri::ContainerEventKind::Started, &id, &pod);
+            teardown::notice_lost_shim(runtime, &pod).await;
             Ok(id)
         }
         Err(problem) => {
@@ -71,7 +73,8 @@ async fn build(runtime: &Arc<EmbeddedRuntime>, pod: &Arc<Pod>) -> CriResult<()> 
         record.ips = ips;
         record.complete = true;
     })
-    .map_err(failed)
+    .map_err(failed)?;
+    Ok(pod.shim()?.call(Operation::Adopt, Vec::new()).await.map(drop)?)
 }
 
 fn prepare(runtime: &EmbeddedRuntime, pod: &Pod) -> io::Result<()> {
@@ -81,9 +84,10 @@ fn prepare(runtime: &EmbeddedRuntime, pod: &Pod) -> io::Result<()> {
         (record.config.clone(), record.cgroup_parent())
     };
     // Written before anything is made that would have to be found again.
-    pod.update(|_| {})?;
-    let made = runtime.cgroups.group(&parent).create()?;
-    pod.update(|record| record.made_cgroups = made)?;
+    let group = runtime.cgroups.group(&parent);
+    let missing = group.missing();
+    pod.update(|record| record.made_cgroups = missing)?;
+    group.create()?;
     let spec = SandboxSpec {
         id: pod.id.clone(),
         hostname: config.hostname,
@@ -134,6 +138,8 @@ impl ShimProgram {
 /// Starts the shim with our end of a socket as the other side of its stdin. It makes itself a session leader.
 fn spawn(program: &ShimProgram, files: &PodFiles) -> io::Result<std::os::unix::net::UnixStream> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    let log = std::fs::File::create(files.shim_log())?;
+    log.lock()?;
     let mut child = tokio::process::Command::new(program.path())
         .arg0("coracle")
         .arg(crate::shim::COMMAND)
@@ -142,11 +148,39 @@ fn spawn(program: &ShimProgram, files: &PodFiles) -> io::Result<std::os::unix::n
         .current_dir("/")
         .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::null())
-        .stderr(std::fs::File::create(files.shim_log())?)
+        .stderr(log)
         .spawn()?;
     // Collected when it ends, as long as this agent is its parent.
     tokio::spawn(async move { child.wait().await });
     Ok(ours)
+}
+
+/// Waits until the shim of a pod, whoever started it, does not live any more; kills it when it takes too long.
+pub fn outlive(files: &PodFiles) -> io::Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    const STEP: Duration = Duration::from_millis(2);
+    let log = match std::fs::File::open(files.shim_log()) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()), // There never was one.
+        log => log?,
+    };
+    let wait = || -> bool {
+        let mut left = PATIENCE;
+        while log.try_lock().is_err() {
+            if left.is_zero() {
+                return false;
+            }
+            std::thread::sleep(STEP);
+            left = left.saturating_sub(STEP);
+        }
+        true
+    };
+    if wait() {
+        return Ok(());
+    }
+    // It holds the lock, so the number is still its own.
+    let pid = std::fs::read_to_string(files.shim_pid())?;
+    process::kill(pid.trim().parse().map_err(io::Error::other)?, libc::SIGKILL)?;
+    if wait() { Ok(()) } else { Err(io::Error::other(format!("the shim {pid} does not end"))) }
 }
 
 /// Connects to the shim that an earlier agent started.

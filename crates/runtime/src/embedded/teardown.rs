@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::mount::{MntFlags, umount2};
 
 use super::state::{Container, Pod};
-use super::{EmbeddedRuntime, blocking};
+use super::{EmbeddedRuntime, blocking, spawn};
 use crate::cgroup;
 use crate::cri::{ContainerEventKind, ContainerState, CriError, CriResult};
 use crate::shim::protocol::Operation;
@@ -56,7 +56,8 @@ async fn release(runtime: &Arc<EmbeddedRuntime>, pod: &Arc<Pod>) -> CriResult<()
         });
     }
     let files = pod.files.clone();
-    let unmounted = blocking(move || unmount(&files)).await?;
+    // A shim that is still making its sandbox would mount again.
+    let unmounted = blocking(move || spawn::outlive(&files).and_then(|()| unmount(&files))).await?;
     result.and(unmounted.map_err(|cause| CriError::Internal(format!("failed to unmount: {cause}"))))
 }
 
@@ -90,6 +91,14 @@ fn give_up(runtime: &EmbeddedRuntime, container: &Container) {
         tracing::warn!(container = container.id, %cause, "an exit is not recorded");
     }
     runtime.container_exited(container, exit);
+}
+
+/// A shim that ended before its pod was listed was missed by [`shim_lost`].
+pub async fn notice_lost_shim(runtime: &Arc<EmbeddedRuntime>, pod: &Arc<Pod>) {
+    let gone = pod.shim.lock().as_ref().is_some_and(|shim| shim.is_gone());
+    if gone {
+        shim_lost(runtime, pod).await;
+    }
 }
 
 /// The shim ended without being told to: its containers are killed, and the pod is not ready any more.
@@ -213,9 +222,14 @@ pub async fn destroy(runtime: &Arc<EmbeddedRuntime>, pod: &Arc<Pod>) -> CriResul
         result = result.and(blocking(move || images.release(&id)).await?);
     }
     result?; // What could not be given up must be found again.
-    let (made, files) = (pod.record.lock().made_cgroups.clone(), pod.files.clone());
+    let (made, parent) = {
+        let record = pod.record.lock();
+        (record.made_cgroups.clone(), record.cgroup_parent())
+    };
+    let (worker, files) = (runtime.clone(), pod.files.clone());
     blocking(move || {
         cgroup::remove_empty(&made);
+        worker.cgroups.group(&parent).untrack();
         remove_directory(&files.directory)
     })
     .await?

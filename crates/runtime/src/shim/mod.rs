@@ -83,6 +83,9 @@ fn build(files: &PodFiles) -> Result<Parts, String> {
     // Refused without CAP_SYS_RESOURCE; then the shim is as likely a victim as others.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-998");
 
+    // Belongs to us for as long as we hold the lock that came with stderr.
+    std::fs::write(files.shim_pid(), std::process::id().to_string()).map_err(|cause| format!("shim.pid: {cause}"))?;
+
     let spec: SandboxSpec =
         read_json(&files.sandbox_spec()).map_err(|cause| format!("{}: {cause}", files.sandbox_spec().display()))?;
     let cgroups = Cgroups::detect().map_err(|cause| format!("cgroups: {cause}"))?;

@@ -25,6 +25,8 @@ pub struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Operation {
     State,
+    /// The sandbox is recorded: from now on the shim lives without the agent. Before, it ends with its connection.
+    Adopt,
     /// The spec lies in the container's directory.
     Start { container: String },
     /// To the first process, or to every process when `all`.

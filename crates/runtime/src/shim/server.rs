@@ -47,6 +47,8 @@ pub(crate) struct Server {
     next_connection: u64,
     containers: BTreeMap<String, Container>,
     execs: BTreeMap<String, ExecProcess>,
+    /// No agent may know of an unadopted shim once the one that spawned it is gone.
+    adopted: bool,
     /// Who asked for the end, and when it comes at the latest.
     ending: Option<(Asker, Instant)>,
 }
@@ -64,6 +66,7 @@ impl Server {
             next_connection: 1,
             containers: BTreeMap::new(),
             execs: BTreeMap::new(),
+            adopted: false,
             ending: None,
         }
     }
@@ -86,6 +89,9 @@ impl Server {
     }
 
     fn has_ended(&mut self) -> bool {
+        if !self.adopted && self.connections.is_empty() {
+            return true;
+        }
         let Some((asker, deadline)) = self.ending else { return false };
         let alive = self.containers.values().any(|it| !matches!(it.phase, Phase::Exited(_)));
         if alive && Instant::now() < deadline {
@@ -202,6 +208,10 @@ impl Server {
         let mut answer_descriptors = Vec::new();
         let result = match operation {
             Operation::State => Ok(Some(self.state())),
+            Operation::Adopt => {
+                self.adopted = true;
+                Ok(Some(Reply::Done))
+            }
             Operation::Start { container } => self.start(asker, &container),
             Operation::Signal { container, signal, all } => self.signal(&container, signal, all),
             Operation::Exec { container, exec, args, tty } => {

@@ -14,6 +14,8 @@ use super::log::{Lines, LogFile, Stream};
 use crate::sys::now_nanoseconds;
 
 const SINK_MAX: usize = 256 << 10;
+/// Streams that are attached to one container at a time.
+const SINKS_MAX: usize = 64;
 pub const STALL_MAX: Duration = Duration::from_secs(10);
 const READ_MAX: usize = 64 << 10;
 /// What is read at most after the end of the first process, should others go on writing.
@@ -50,6 +52,9 @@ impl Streams {
     }
 
     pub fn add_sink(&mut self, file: OwnedFd, stream: Stream) -> io::Result<()> {
+        if self.sinks.len() >= SINKS_MAX {
+            return Err(io::Error::other("too many are attached"));
+        }
         set_nonblocking(file.as_fd())?;
         self.sinks.push(Sink { file, stream, pending: Vec::new(), progress: Instant::now() });
         Ok(())

@@ -6,7 +6,7 @@ use runtime::cri::*;
 
 use crate::world::World;
 
-crate::tests![stop_with_grace, agent_vanishes, ends_unseen, shim_killed, shim_killed_unseen, half_made, stop_and_remove, shared_processes, many_pods, version_2_cgroups];
+crate::tests![stop_with_grace, agent_vanishes, ends_unseen, shim_killed, shim_killed_unseen, half_made, stop_and_remove, shared_processes, many_pods, killed_anywhere, version_2_cgroups];
 
 async fn stop_with_grace(world: &mut World) {
     let (sandbox, id) = world.sleeper().await;
@@ -207,4 +207,49 @@ async fn version_2_cgroups(_: &mut World) {
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}");
     assert_eq!(text.matches(" ... ok").count(), tests.len(), "{text}");
+}
+
+/// The first argument that makes this binary an agent that makes and removes pods until it is killed.
+pub const CHURN: &str = "churn";
+
+pub fn churn(directory: &str, cgroup_parent: &str) -> ! {
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
+    tokio.block_on(async {
+        let world = World::new(directory.as_ref(), cgroup_parent).await;
+        loop {
+            let pods = (0..4).map(|_| async {
+                let sandbox = world.sandbox().await;
+                world.start(&sandbox, world.script("sleep 1000")).await;
+                world.runtime().exec_sync(&world.start(&sandbox, world.script("exit 0")).await, vec!["true".into()], 1).await.ok();
+                world.runtime().remove_pod_sandbox(&sandbox).await.expect("removed");
+            });
+            futures::future::join_all(pods).await;
+        }
+    })
+}
+
+/// An agent is killed at any moment of making and removing pods: the next one finds its way, and nothing stays.
+async fn killed_anywhere(world: &mut World) {
+    const ROUNDS: u64 = 20;
+    world.runtime = None;
+    for round in 0..ROUNDS {
+        let mut agent = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([CHURN, &world.directory.display().to_string(), &world.cgroup_parent])
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A different moment each time, over the whole of a pod's life.
+        tokio::time::sleep(Duration::from_millis(20 + 13 * round % 150)).await;
+        assert!(agent.try_wait().unwrap().is_none(), "the agent goes on until it is killed");
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+    }
+    world.restart().await;
+    // Whole pods are left, each with its shim, none half made.
+    for pod in world.runtime().list_pod_sandboxes().await.unwrap() {
+        let stopped = pod.state == PodSandboxState::NotReady;
+        let containers = world.runtime().list_containers().await.unwrap();
+        let running = containers.iter().filter(|it| it.pod_sandbox_id == pod.id && it.state == ContainerState::Running);
+        assert!(!stopped || running.count() == 0, "a stopped pod has no running container");
+    }
 }

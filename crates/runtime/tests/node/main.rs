@@ -15,6 +15,9 @@ fn main() {
     if args.get(1).is_some_and(|it| it == runtime::shim::COMMAND) {
         runtime::shim::main(&args[2..]);
     }
+    if args.get(1).is_some_and(|it| it == lives::CHURN) {
+        lives::churn(&args[2], &args[3]);
+    }
     let tests: Vec<harness::Test> =
         [containers::TESTS, lives::TESTS, power::TESTS, streams::TESTS].into_iter().flatten().copied().collect();
     harness::main(&tests, &args[1..]);

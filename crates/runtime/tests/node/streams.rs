@@ -156,7 +156,7 @@ async fn long_lines(world: &mut World) {
 /// Somebody attaches and reads nothing: the container is held up for a while, not for ever.
 async fn stuck_reader(world: &mut World) {
     let sandbox = world.sandbox().await;
-    let mut config = world.script("read x; head -c 3000000 /dev/zero | tr '\\0' '\\n'; echo done");
+    let mut config = world.script("read x; head -c 1000000 /dev/zero | tr '\\0' '\\n'; echo done");
     config.stdin = true;
     let id = world.start(&sandbox, config).await;
     let options = StreamOptions { stdin: true, stdout: true, ..Default::default() };

@@ -20,7 +20,7 @@ use runtime::image::Rootfs;
 pub struct World {
     pub directory: PathBuf,
     pub runtime: Option<Arc<EmbeddedRuntime>>,
-    name: String,
+    pub cgroup_parent: String,
     pods: AtomicUsize,
 }
 
@@ -31,7 +31,7 @@ pub fn run(name: &str, test: impl for<'a> FnOnce(&'a mut World) -> Running<'a>) 
     let directory = tempfile::tempdir().expect("a temporary directory");
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
     tokio.block_on(async {
-        let mut world = World::new(directory.path(), name).await;
+        let mut world = World::new(directory.path(), &format!("coracle-test-{}-{name}", std::process::id())).await;
         let outcome = std::panic::AssertUnwindSafe(test(&mut world)).catch_unwind().await;
         world.restart().await;
         let removed = world.runtime().remove_everything().await;
@@ -46,9 +46,15 @@ pub fn run(name: &str, test: impl for<'a> FnOnce(&'a mut World) -> Running<'a>) 
 }
 
 impl World {
-    async fn new(directory: &Path, name: &str) -> World {
+    /// `cgroup_parent` is above the groups of all its pods.
+    pub async fn new(directory: &Path, cgroup_parent: &str) -> World {
         make_rootfs(&directory.join("rootfs"));
-        let mut world = World { directory: directory.into(), runtime: None, name: name.to_string(), pods: AtomicUsize::new(0) };
+        let mut world = World {
+            directory: directory.into(),
+            runtime: None,
+            cgroup_parent: cgroup_parent.to_string(),
+            pods: AtomicUsize::new(0),
+        };
         world.restart().await;
         world
     }
@@ -70,10 +76,6 @@ impl World {
         self.runtime.as_ref().expect("it was started")
     }
 
-    pub fn cgroup_parent(&self) -> String {
-        format!("coracle-test-{}-{}", std::process::id(), self.name)
-    }
-
     pub fn sandbox_config(&self) -> PodSandboxConfig {
         PodSandboxConfig {
             metadata: PodSandboxMetadata {
@@ -84,7 +86,7 @@ impl World {
             },
             hostname: "web".into(),
             log_directory: self.directory.join("logs").display().to_string(),
-            cgroup_parent: format!("{}/pod-{}", self.cgroup_parent(), self.pods.fetch_add(1, Ordering::Relaxed)),
+            cgroup_parent: format!("{}/pod-{}-{}", self.cgroup_parent, std::process::id(), self.pods.fetch_add(1, Ordering::Relaxed)),
             namespaces: NamespaceOptions { pid: NamespaceMode::Container, ..Default::default() },
             labels: BTreeMap::from([("app".into(), "web".into())]),
             ..Default::default()
@@ -199,9 +201,10 @@ impl World {
                 left.push(format!("process {} {}", entry.path().display(), command.replace('\0', " ")));
             }
         }
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten().map(|entry| entry.path());
+        for hierarchy in hierarchies.chain(["/sys/fs/cgroup".into()]) {
             // The kubelet's part: the parent of all goes when it is empty.
-            let group = hierarchy.path().join(self.cgroup_parent());
+            let group = hierarchy.join(&self.cgroup_parent);
             let _ = fs::remove_dir(&group);
             if group.exists() {
                 left.push(format!("cgroup {}", group.display()));
@@ -217,6 +220,9 @@ impl World {
 }
 
 fn make_rootfs(root: &Path) {
+    if root.exists() {
+        return;
+    }
     for directory in ["bin", "etc", "tmp", "root", "data"] {
         fs::create_dir_all(root.join(directory)).expect("a directory");
     }
