@@ -47,7 +47,8 @@ fn watch(directory: &Path) -> std::io::Result<AsyncFd<OwnedFd>> {
     std::fs::create_dir_all(directory)?;
     let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
     inotify.add_watch(directory, AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO)?;
-    AsyncFd::register(inotify.into()).map_err(Into::into)
+    #[expect(deprecated, reason = "the descriptor is owned and never closed beneath it; the replacement is unsafe")]
+    AsyncFd::new(inotify.into())
 }
 
 /// Whether everything was applied.

@@ -40,10 +40,11 @@ struct Packed {
 
 /// `/openapi/v2`
 pub fn v2(server: &ApiServer, headers: &HeaderMap) -> Result<Reply, RequestError> {
-    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    // Answered with a dot: an @ is no part of a media type.
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    // kubectl asks for the name with its old spelling in Accept.
-    if accept.contains("proto-openapi.spec.v2@v1.0+protobuf") {
+    // kubectl asks with an @ in the name, newer clients with a dot.
+    if ["proto-openapi.spec.v2@v1.0+protobuf", "proto-openapi.spec.v2.v1.0+protobuf"].iter().any(|name| accept.contains(name)) {
         let packed = server.openapi.get("v2.pb", || gnostic::encode(&v2_document()));
         return Ok(respond(&packed, headers, PROTOBUF));
     }
