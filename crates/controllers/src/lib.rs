@@ -14,6 +14,7 @@ mod failure;
 #[cfg(test)]
 mod fixtures;
 mod garbage;
+mod history;
 mod namespace;
 mod node;
 mod owners;
@@ -23,6 +24,7 @@ mod replicaset;
 mod root_ca;
 mod runner;
 mod service_accounts;
+mod statefulset;
 
 use std::sync::Arc;
 
@@ -95,6 +97,7 @@ impl ControllerManager {
             Arc::new(node::ipam::NodeIpam::new(context)),
             Arc::new(node::ttl::NodeTtl::new(context)),
             Arc::new(node::pod_gc::PodGc::new(context)),
+            Arc::new(statefulset::StatefulSets::new(context)),
         ];
         let mut running: Vec<BoxFuture<'_, ()>> = Vec::new();
         running.push(Box::pin(garbage::GarbageCollector::new(context).run(cancel.clone())));
