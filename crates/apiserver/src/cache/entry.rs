@@ -226,7 +226,7 @@ enum FieldAt {
 }
 
 impl Filter {
-    /// The field that a selector names is not selectable.
+    /// Err: a field that is not selectable. `kind` is the stored one, by whose fields entries are indexed.
     pub fn new(
         kind: &Kind,
         namespace: &str,

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use entry::{Entry, Filter, api_version, encode, set_revision, spliced};
-pub use shelf::{CacheEvent, EventType, Selected, Shelf, TooOld, json_frame};
+pub use shelf::{CacheEvent, Change, EventType, Selected, Shelf, TooOld, json_frame};
 pub use watch::{Start, Watch, WatchItem};
 
 use crate::error::RequestError;
@@ -114,7 +114,7 @@ impl Cache {
     fn apply(&self, events: Vec<Event>) {
         let Some(newest) = events.last().map(|event| event.kv.mod_revision) else { return };
         // Most messages touch one shelf.
-        let mut batches: Vec<(&Arc<Shelf>, Vec<(Box<str>, Option<Arc<Entry>>, Revision)>)> = Vec::with_capacity(1);
+        let mut batches: Vec<(&Arc<Shelf>, Vec<Change>)> = Vec::with_capacity(1);
         for event in events {
             let Some((shelf, key)) = std::str::from_utf8(&event.kv.key).ok().and_then(|key| self.shelf_of(key)) else {
                 continue;

@@ -7,11 +7,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::RwLock;
 use store::Revision;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::entry::{Entry, Filter, prefix};
 use crate::kinds::Kind;
@@ -19,8 +21,13 @@ use crate::kinds::Kind;
 /// Bounds on the ring.
 const RING_EVENTS_MAX: usize = 16_384;
 const RING_BYTES_MAX: usize = 32 << 20;
-/// Kept at least, whatever their size.
+/// Kept at least, whatever their size and age.
 const RING_EVENTS_MIN: usize = 256;
+/// Older ones are of use to nobody: watchers that far behind list again.
+const RING_AGE_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// Key, new entry (None: deleted), revision.
+pub type Change = (Box<str>, Option<Arc<Entry>>, Revision);
 
 pub struct Shelf {
     /// The kind whose version is stored.
@@ -47,6 +54,8 @@ struct State {
 /// A change of one object.
 pub struct CacheEvent {
     pub revision: Revision,
+    /// When this server saw it.
+    seen: Instant,
     /// None: it was deleted.
     pub new: Option<Arc<Entry>>,
     pub old: Option<Arc<Entry>>,
@@ -71,8 +80,8 @@ impl EventType {
 }
 
 impl CacheEvent {
-    fn new(revision: Revision, new: Option<Arc<Entry>>, old: Option<Arc<Entry>>) -> Self {
-        CacheEvent { revision, new, old, frames: Default::default() }
+    fn new(revision: Revision, seen: Instant, new: Option<Arc<Entry>>, old: Option<Arc<Entry>>) -> Self {
+        CacheEvent { revision, seen, new, old, frames: Default::default() }
     }
 
     /// What a watcher with this filter is told: an object that leaves the selection is deleted for it.
@@ -173,8 +182,9 @@ impl Shelf {
         self.changed.send_replace(revision);
     }
 
-    /// Events of whole revisions, in order: (key, new entry or None, revision).
-    pub fn apply(&self, changes: Vec<(Box<str>, Option<Arc<Entry>>, Revision)>) {
+    /// Events of whole revisions, in order.
+    pub fn apply(&self, changes: Vec<Change>) {
+        let now = Instant::now();
         let mut state = self.state.write();
         let mut newest = state.revision;
         for (key, new, revision) in changes {
@@ -186,12 +196,14 @@ impl Shelf {
             if new.is_none() && old.is_none() {
                 continue;
             }
-            let event = Arc::new(CacheEvent::new(revision, new, old));
+            let event = Arc::new(CacheEvent::new(revision, now, new, old));
             state.ring_bytes += event.len();
             state.ring.push_back(event);
         }
         while state.ring.len() > RING_EVENTS_MAX
-            || (state.ring_bytes > RING_BYTES_MAX && state.ring.len() > RING_EVENTS_MIN)
+            || (state.ring.len() > RING_EVENTS_MIN
+                && (state.ring_bytes > RING_BYTES_MAX
+                    || state.ring.front().is_some_and(|oldest| now - oldest.seen > RING_AGE_MAX)))
         {
             let Some(gone) = state.ring.pop_front() else { break };
             state.ring_bytes -= gone.len();

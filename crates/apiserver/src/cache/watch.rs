@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use store::Revision;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::entry::{Entry, Filter};
 use super::shelf::{CacheEvent, EventType, Shelf, TooOld};
@@ -40,6 +41,8 @@ pub struct Watch {
     bookmarks: bool,
     next_bookmark: Instant,
     deadline: Instant,
+    /// The server ends.
+    cancel: CancellationToken,
     ended: bool,
 }
 
@@ -58,6 +61,7 @@ impl Watch {
         start: Start,
         bookmarks: bool,
         timeout: Duration,
+        cancel: CancellationToken,
     ) -> Watch {
         let changed = shelf.subscribe();
         let now = Instant::now();
@@ -80,6 +84,7 @@ impl Watch {
             bookmarks,
             next_bookmark: now + BOOKMARK_EVERY,
             deadline: now + timeout,
+            cancel,
             ended: false,
         }
     }
@@ -136,6 +141,10 @@ impl Watch {
                     if changed.is_err() {
                         return None;
                     }
+                }
+                () = self.cancel.cancelled() => {
+                    self.ended = true;
+                    return None;
                 }
                 () = tokio::time::sleep_until(self.deadline) => {
                     self.ended = true;

@@ -1,6 +1,7 @@
 //! Logs and streams of pods, through the kubelet of their node.
 
 use http::{Method, Response, StatusCode};
+use http_body_util::BodyExt;
 use serde_json::Value;
 
 use super::connect::{Backend, kubelet_tls, pass_on, unreachable_backend};
@@ -89,7 +90,40 @@ pub async fn pod_log(call: &Call) -> Result<Reply, RequestError> {
         .filter_map(|name| Some(format!("{name}={}", encode(call.query.get(name)?))))
         .collect();
     let path = format!("/containerLogs/{}/{}/{container}?{}", call.namespace(), call.name(), query.join("&"));
-    pass_on(call, backend, Method::GET, &path, bytes::Bytes::new()).await
+    let reply = pass_on(call, backend, Method::GET, &path, bytes::Bytes::new()).await?;
+    match reply.content {
+        Content::Response(response) if !response.status().is_success() => Err(refused(response).await),
+        content => Ok(Reply { content, ..reply }),
+    }
+}
+
+/// The kubelet's words as an error of this API.
+async fn refused(response: Response<Body>) -> RequestError {
+    const READ_MAX: usize = 10 << 10;
+    let code = response.status();
+    let mut body = response.into_body();
+    let mut text = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        let Ok(piece) = frame.into_data() else { continue };
+        text.extend_from_slice(&piece[..piece.len().min(READ_MAX - text.len())]);
+        if text.len() >= READ_MAX {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&text).trim_end().to_owned();
+    match code {
+        StatusCode::BAD_REQUEST => RequestError::BadRequest(text),
+        StatusCode::INTERNAL_SERVER_ERROR => RequestError::Internal(text),
+        StatusCode::SERVICE_UNAVAILABLE => RequestError::ServiceUnavailable(text),
+        _ => RequestError::Other {
+            code: code.as_u16(),
+            status: Box::new(serde_json::json!({
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "message": format!("the server responded with the status code {} but did not return more information: {text}", code.as_u16()),
+                "code": code.as_u16(),
+            })),
+        },
+    }
 }
 
 fn check_log_options(call: &Call) -> Result<(), RequestError> {

@@ -51,8 +51,8 @@ pub fn filter(call: &Call) -> Result<Filter, RequestError> {
         .map(FieldSelector::parse)
         .transpose()
         .map_err(|cause| bad(cause.to_string()))?;
-    Filter::new(call.kind, call.namespace(), labels, fields.as_ref()).map_err(|field| {
-        bad(if call.kind.selectable_fields.is_empty() {
+    Filter::new(call.store_kind, call.namespace(), labels, fields.as_ref()).map_err(|field| {
+        bad(if call.store_kind.selectable_fields.is_empty() {
             format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
         } else {
             format!("field label not supported: {field}")
@@ -279,6 +279,7 @@ pub async fn watch(call: &Call) -> Result<Reply, RequestError> {
         start,
         bookmarks,
         Duration::from_secs(seconds),
+        call.server.config.cancel.clone(),
     );
     Ok(Reply::ok(Content::Watch { watch: Box::new(watch), kind: call.kind }))
 }

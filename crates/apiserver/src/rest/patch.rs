@@ -36,7 +36,7 @@ pub async fn patch(call: &Call) -> Result<Reply, RequestError> {
 
 /// The patch in the body.
 pub fn read(call: &Call) -> Result<Patch, RequestError> {
-    if !call.query.get("force").is_none_or(|force| force == "false") {
+    if call.query.get("force").is_some_and(|force| force != "false") {
         refuse("PatchOptions", vec![forbidden("force", "may not be specified for non-apply patch")])?;
     }
     let media = content_type(&call.headers);

@@ -4,6 +4,7 @@ mod access;
 mod discovery;
 mod harness;
 mod reads;
+mod streams;
 mod tls;
 mod watches;
 mod writes;
