@@ -75,19 +75,18 @@ impl ConntrackSocket {
     }
 
     fn dump(&self, family: Family, protocol: u8, filter: bool) -> Result<Vec<(u16, Vec<u8>)>, NetError> {
-        let request =
-            Batch::one("listing tracked connections", kind(IPCTNL_MSG_CT_GET), libc::NLM_F_DUMP, |writer| {
-                generic_header(writer, family.number(), 0);
-                if filter {
-                    writer.nest(CTA_TUPLE_ORIG, |tuple| {
-                        tuple.nest(CTA_TUPLE_PROTO, |proto| proto.u8(CTA_PROTO_NUM, protocol));
-                    });
-                    writer.nest(CTA_FILTER, |flags| {
-                        flags.u32(CTA_FILTER_ORIG_FLAGS, CTA_FILTER_F_CTA_PROTO_NUM);
-                        flags.u32(CTA_FILTER_REPLY_FLAGS, 0);
-                    });
-                }
-            });
+        let request = Batch::one("listing tracked connections", kind(IPCTNL_MSG_CT_GET), libc::NLM_F_DUMP, |writer| {
+            generic_header(writer, family.number(), 0);
+            if filter {
+                writer.nest(CTA_TUPLE_ORIG, |tuple| {
+                    tuple.nest(CTA_TUPLE_PROTO, |proto| proto.u8(CTA_PROTO_NUM, protocol));
+                });
+                writer.nest(CTA_FILTER, |flags| {
+                    flags.u32(CTA_FILTER_ORIG_FLAGS, CTA_FILTER_F_CTA_PROTO_NUM);
+                    flags.u32(CTA_FILTER_REPLY_FLAGS, 0);
+                });
+            }
+        });
         self.socket.dump(&request)
     }
 

@@ -10,16 +10,38 @@ use nix::errno::Errno;
 #[derive(Debug)]
 pub enum NetError {
     /// A netlink command failed. `detail` is the kernel's own explanation, if it gave one.
-    Netlink { doing: String, errno: Errno, detail: Option<String> },
+    Netlink {
+        doing: String,
+        errno: Errno,
+        detail: Option<String>,
+    },
     /// The kernel sent something that is no netlink message.
-    Garbled { doing: String },
-    Io { doing: String, path: PathBuf, source: std::io::Error },
-    System { doing: String, errno: Errno },
+    Garbled {
+        doing: String,
+    },
+    Io {
+        doing: String,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    System {
+        doing: String,
+        errno: Errno,
+    },
     /// Every address of the range is held by a sandbox.
-    NoFreeAddress { range: IpNet },
-    AddressTaken { address: IpAddr, holder: String },
-    NotFound { what: String },
-    Invalid { what: String },
+    NoFreeAddress {
+        range: IpNet,
+    },
+    AddressTaken {
+        address: IpAddr,
+        holder: String,
+    },
+    NotFound {
+        what: String,
+    },
+    Invalid {
+        what: String,
+    },
 }
 
 impl NetError {

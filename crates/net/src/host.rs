@@ -69,8 +69,7 @@ impl HostNetwork {
     }
 
     fn first_global(&self, suits: impl Fn(&Link) -> bool) -> Option<HostInterface> {
-        let mut links: Vec<&Link> =
-            self.links.iter().filter(|link| link.up && !link.loopback && suits(link)).collect();
+        let mut links: Vec<&Link> = self.links.iter().filter(|link| link.up && !link.loopback && suits(link)).collect();
         links.sort_by_key(|link| link.index);
         links.into_iter().find_map(|link| self.interface(link.index, None))
     }

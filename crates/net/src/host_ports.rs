@@ -55,11 +55,8 @@ pub(crate) fn ensure(transaction: &mut Transaction, table: &Table, pod_cidr: Ipv
         vec![load_destination(Family::Ipv4, first), load_protocol(second), load_destination_port(third)],
         translate(BY_ADDRESS),
     ]);
-    let of_any = rule([
-        destination_is_local(),
-        vec![load_protocol(first), load_destination_port(second)],
-        translate(BY_PORT),
-    ]);
+    let of_any =
+        rule([destination_is_local(), vec![load_protocol(first), load_destination_port(second)], translate(BY_PORT)]);
     transaction.add_rule(table, "host-ports", &of_address);
     transaction.add_rule(table, "host-ports", &of_any);
 
@@ -86,8 +83,7 @@ pub(crate) fn ensure(transaction: &mut Transaction, table: &Table, pod_cidr: Ipv
 pub(crate) fn masquerade_rules(pod_cidr: Ipv4Net) -> [Vec<Expression>; 2] {
     let masquerade = || vec![Expression::Masquerade { random_ports: false }];
     let translated = || connection_status(CT_STATUS_DESTINATION_TRANSLATED);
-    let from_loopback =
-        rule([source_in(loopback()), destination_in(pod_cidr.into()), translated(), masquerade()]);
+    let from_loopback = rule([source_in(loopback()), destination_in(pod_cidr.into()), translated(), masquerade()]);
     let with_itself = rule([
         translated(),
         vec![
@@ -101,12 +97,7 @@ pub(crate) fn masquerade_rules(pod_cidr: Ipv4Net) -> [Vec<Expression>; 2] {
 }
 
 /// The pod's ports become these, in one step. A port that another pod holds is an error, and nothing changes.
-pub(crate) fn replace(
-    nft: &NftSocket,
-    table: &Table,
-    pod: Ipv4Addr,
-    ports: &[HostPort],
-) -> Result<(), NetError> {
+pub(crate) fn replace(nft: &NftSocket, table: &Table, pod: Ipv4Addr, ports: &[HostPort]) -> Result<(), NetError> {
     let mut transaction = Transaction::new();
     for set in [BY_PORT, BY_ADDRESS] {
         let existing = nft.elements(table, set)?;
@@ -119,9 +110,7 @@ pub(crate) fn replace(
         let new: Vec<Element> = ports
             .iter()
             .filter(|port| set_of(port) == set)
-            .map(|port| {
-                Element::mapping(key(port), Key::new().address(pod.into()).port(port.container_port))
-            })
+            .map(|port| Element::mapping(key(port), Key::new().address(pod.into()).port(port.container_port)))
             .collect();
         transaction.add_elements(table, set, &new);
     }

@@ -32,13 +32,8 @@ impl AddressPool {
     pub fn open(directory: impl Into<PathBuf>, range: Ipv4Net) -> Result<AddressPool, NetError> {
         let directory = directory.into();
         fs::create_dir_all(&directory).map_err(|source| NetError::io("creating", &directory, source))?;
-        let mut pool = AddressPool {
-            last: gateway(range),
-            directory,
-            range,
-            holders: BTreeMap::new(),
-            held: HashMap::new(),
-        };
+        let mut pool =
+            AddressPool { last: gateway(range), directory, range, holders: BTreeMap::new(), held: HashMap::new() };
         pool.load()?;
         Ok(pool)
     }

@@ -24,10 +24,10 @@ use crate::host_ports::{self, HostPort};
 use crate::ipam::{AddressPool, gateway};
 use crate::netlink::Batch;
 use crate::netns::NetworkNamespace;
-use crate::nft::matching::{
-    destination_in, destination_not_in, output_interface_is_not, rule, source_in,
+use crate::nft::matching::{destination_in, destination_not_in, output_interface_is_not, rule, source_in};
+use crate::nft::{
+    Chain, ChainKind, Expression, Family, Hook, NftSocket, Table, TableWatch, Transaction, Verdict, priority,
 };
-use crate::nft::{Chain, ChainKind, Expression, Family, Hook, NftSocket, Table, TableWatch, Transaction, Verdict, priority};
 use crate::route::{NAME_LENGTH_MAX, ROUTE_PROTOCOL, Route, RouteSocket, VethPair};
 use crate::sysctl;
 
@@ -230,12 +230,7 @@ impl Shared {
         outcome.map(|()| vec![IpAddr::V4(address)])
     }
 
-    fn connect(
-        &self,
-        namespace: &NetworkNamespace,
-        sandbox_id: &str,
-        address: Ipv4Addr,
-    ) -> Result<(), NetError> {
+    fn connect(&self, namespace: &NetworkNamespace, sandbox_id: &str, address: Ipv4Addr) -> Result<(), NetError> {
         let name = self.device_name(sandbox_id);
         let mut near = Batch::new();
         near.add_veth(&VethPair {
@@ -433,10 +428,7 @@ fn ensure_rules(config: &BridgeConfig, nft: &NftSocket) -> Result<(), NetError> 
     let mut transaction = Transaction::new();
     transaction.add_table(&table);
     host_ports::ensure(&mut transaction, &table, config.pod_cidr);
-    transaction.add_chain(
-        &table,
-        &Chain::base("postrouting", ChainKind::Nat, Hook::Postrouting, priority::SOURCE_NAT),
-    );
+    transaction.add_chain(&table, &Chain::base("postrouting", ChainKind::Nat, Hook::Postrouting, priority::SOURCE_NAT));
     transaction.flush_chain(&table, "postrouting");
     for rule in host_ports::masquerade_rules(config.pod_cidr) {
         transaction.add_rule(&table, "postrouting", &rule);
@@ -505,9 +497,7 @@ fn remove(config: &BridgeConfig, route: &RouteSocket, nft: &NftSocket) -> Result
     forbid_forwarding(config, nft)?;
     let addresses = config.addresses_dir();
     match fs::remove_dir_all(&addresses) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(NetError::io("removing", &addresses, error))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(NetError::io("removing", &addresses, error)),
         _ => Ok(()),
     }
 }

@@ -54,9 +54,8 @@ pub(crate) fn decide(
 ) -> Decision {
     let mut decision = Decision::default();
     let labels = service.metadata.labels.as_ref();
-    let is_anothers = labels.is_some_and(|labels| {
-        labels.contains_key(OTHER_PROXY_LABEL) || labels.contains_key(HEADLESS_LABEL)
-    });
+    let is_anothers =
+        labels.is_some_and(|labels| labels.contains_key(OTHER_PROXY_LABEL) || labels.contains_key(HEADLESS_LABEL));
     let Some(spec) = service.spec.as_ref() else { return decision };
     if is_anothers || !has_cluster_ip(spec) {
         return decision;
@@ -189,13 +188,7 @@ impl PortDecision<'_> {
         }
     }
 
-    fn add_frontend(
-        &self,
-        frontend: Frontend,
-        route: &Route,
-        previous: PreviousSlots<'_>,
-        entries: &mut Entries,
-    ) {
+    fn add_frontend(&self, frontend: Frontend, route: &Route, previous: PreviousSlots<'_>, entries: &mut Entries) {
         if route.endpoints.is_empty() && route.internal.is_empty() {
             entries.insert(EntryKey::Frontend(frontend), EntryValue::Refuse(route.refusal));
             return;

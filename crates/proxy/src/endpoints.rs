@@ -183,10 +183,8 @@ mod tests {
             .collect();
         let usable = usable(&backends);
         let text = |found: &BTreeSet<SocketAddr>| {
-            let numbers: Vec<String> = found
-                .iter()
-                .map(|address| address.ip().to_string().rsplit('.').next().unwrap().to_owned())
-                .collect();
+            let numbers: Vec<String> =
+                found.iter().map(|address| address.ip().to_string().rsplit('.').next().unwrap().to_owned()).collect();
             numbers.join(" ")
         };
         assert_eq!((text(&usable.cluster).as_str(), text(&usable.local).as_str()), (cluster, local), "{endpoints}");
@@ -195,24 +193,24 @@ mod tests {
     #[test]
     fn ready_ones_else_those_that_still_serve() {
         //    endpoints                              cluster  local
-        check("",                                    "",      "");
-        check("1 2:local 3:unready",                 "1 2",   "2");
-        check("1:terminating 2",                     "2",     "");
-        check("1:terminating 2:dead",                "1",     "");
-        check("1:local,terminating 2",               "2",     "1");
-        check("1:local,terminating 2:local",         "2",     "2");
-        check("1:unready 2:dead",                    "",      "");
+        check("", "", "");
+        check("1 2:local 3:unready", "1 2", "2");
+        check("1:terminating 2", "2", "");
+        check("1:terminating 2:dead", "1", "");
+        check("1:local,terminating 2", "2", "1");
+        check("1:local,terminating 2:local", "2", "2");
+        check("1:unready 2:dead", "", "");
     }
 
     #[test]
     fn hints_count_if_all_have_them_and_one_is_for_us() {
-        check("1:zone=here 2:zone=there",              "1",     "");
-        check("1:zone=there 2:zone=there",             "1 2",   "");
-        check("1:zone=here 2",                         "1 2",   "");
-        check("1:zone=here,unready 2:zone=there",      "2",     "");
+        check("1:zone=here 2:zone=there", "1", "");
+        check("1:zone=there 2:zone=there", "1 2", "");
+        check("1:zone=here 2", "1 2", "");
+        check("1:zone=here,unready 2:zone=there", "2", "");
         check("1:zone=here,node=there 2:zone=here,node=here 3:zone=there,node=there", "2", "");
         check("1:zone=here,node=there 2:zone=there,node=there", "1", "");
         // Traffic policy Local knows no hints.
-        check("1:zone=here 2:zone=there,local",        "1",     "2");
+        check("1:zone=here 2:zone=there,local", "1", "2");
     }
 }

@@ -13,9 +13,17 @@ pub(crate) const SCTP: u8 = 132;
 /// What clients connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Frontend {
-    Address { ip: IpAddr, protocol: u8, port: u16 },
+    Address {
+        ip: IpAddr,
+        protocol: u8,
+        port: u16,
+    },
     /// On every address of this node, of one family.
-    NodePort { ipv6: bool, protocol: u8, port: u16 },
+    NodePort {
+        ipv6: bool,
+        protocol: u8,
+        port: u16,
+    },
 }
 
 impl Frontend {

@@ -24,8 +24,7 @@ fn is_stale(flow: &Flow, frontends: &UdpFrontends) -> bool {
         return !endpoints.contains(&flow.reply.source);
     }
     // A flow to the same port of somebody else is no node port's: what was not translated is left alone.
-    let node_port =
-        Frontend::NodePort { ipv6: destination.is_ipv6(), protocol, port: destination.port() };
+    let node_port = Frontend::NodePort { ipv6: destination.is_ipv6(), protocol, port: destination.port() };
     let was_translated = flow.reply.source != destination;
     was_translated && frontends.get(&node_port).is_some_and(|endpoints| !endpoints.contains(&flow.reply.source))
 }

@@ -80,11 +80,12 @@ impl Proxy {
 
     /// Removes every rule of this table name.
     pub fn clean_up(table: &str) -> Result<(), NetError> {
+        let nft = NftSocket::open()?;
         let mut transaction = Transaction::new();
-        for family in [Family::Ipv4, Family::Ipv6] {
-            transaction.delete_table(&Table::new(family, table));
+        for found in nft.tables()?.iter().filter(|found| found.name == table) {
+            transaction.delete_table(found);
         }
-        transaction.commit(&NftSocket::open()?)
+        transaction.commit(&nft)
     }
 
     async fn follow(mut self, cancel: CancellationToken) {
@@ -367,7 +368,7 @@ impl Kernel {
         self.state.forget_found_slots();
 
         let mut transaction = Transaction::new();
-        for table in &self.unused {
+        for table in self.nft.tables()?.iter().filter(|table| self.unused.contains(table)) {
             transaction.delete_table(table);
         }
         for table in &self.tables {
@@ -382,12 +383,7 @@ impl Kernel {
         Ok(health)
     }
 
-    fn plan(
-        &mut self,
-        keys: HashSet<ObjectKey>,
-        look: impl Fn(&ObjectKey) -> Seen,
-        plan: &mut Plan,
-    ) -> HealthChanges {
+    fn plan(&mut self, keys: HashSet<ObjectKey>, look: impl Fn(&ObjectKey) -> Seen, plan: &mut Plan) -> HealthChanges {
         let mut health = HealthChanges::new();
         for key in keys {
             let (service, slices) = look(&key);

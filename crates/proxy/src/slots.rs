@@ -72,21 +72,21 @@ mod tests {
     #[test]
     fn a_change_touches_few_slots() {
         //           before  wanted  after
-        check(false, "",     "abc",  "abc");
-        check(false, "abc",  "abcd", "abcd");
-        check(false, "abcd", "bcd",  "dbc");
-        check(false, "abc",  "abd",  "abd");
-        check(false, "cab",  "abc",  "cab");
-        check(false, "abc",  "",     "");
-        check(false, "aab",  "ab",   "ab");
+        check(false, "", "abc", "abc");
+        check(false, "abc", "abcd", "abcd");
+        check(false, "abcd", "bcd", "dbc");
+        check(false, "abc", "abd", "abd");
+        check(false, "cab", "abc", "cab");
+        check(false, "abc", "", "");
+        check(false, "aab", "ab", "ab");
     }
 
     #[test]
     fn with_affinity_nobody_moves() {
-        check(true, "abcd", "bcd",  "bbcd");
-        check(true, "abcd", "abc",  "abc");
+        check(true, "abcd", "bcd", "bbcd");
+        check(true, "abcd", "abc", "abc");
         check(true, "abcd", "bcde", "ebcd");
         check(true, "bbcd", "bcde", "becd");
-        check(true, "abcde", "e",   "e");
+        check(true, "abcde", "e", "e");
     }
 }

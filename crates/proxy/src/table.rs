@@ -21,13 +21,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 use net::nft::matching::{
-    CT_STATE_NEW, CT_STATUS_DESTINATION_TRANSLATED, clear_mark, connection_state, connection_status, destination_in,
-    destination_is_local, in_set, load_destination, load_destination_port, load_protocol, load_source, map, mark_has,
-    not_in_set, protocol_is, rule, set_mark, source_in, source_is_local, source_not_in,
+    CT_STATE_INVALID, CT_STATE_NEW, CT_STATUS_DESTINATION_TRANSLATED, clear_mark, connection_state, connection_status,
+    destination_in, destination_is_local, in_set, load_destination, load_destination_port, load_protocol, load_source,
+    map, mark_has, not_in_set, protocol_is, rule, set_mark, source_in, source_is_local, source_not_in,
 };
 use net::nft::{
-    Chain, ChainKind, DynamicOperation, Element, ElementData, Expression, Family, Field, Hook, Key, Meta, NatKind, Register, Reject,
-    Set, Table, Transaction, Verdict, priority,
+    Chain, ChainKind, DynamicOperation, Element, ElementData, Expression, Family, Field, Hook, Key, Meta, NatKind,
+    Register, Reject, Set, Table, Transaction, Verdict, priority,
 };
 
 use crate::entry::{EntryKey, EntryValue, Frontend, INTERNAL_SLOTS, Pick, Refusal, Source, TCP};
@@ -203,7 +203,11 @@ impl ServiceTable {
             (base("refused-prerouting", filter(Hook::Prerouting, before_translation)), refuse()),
             (base("refused-output", filter(Hook::Output, before_translation)), refuse()),
             (base("input", filter(Hook::Input, priority::FILTER)), self.input_rules()),
-            (base("translated-prerouting", filter(Hook::Prerouting, after_translation)), vec![self.invalid_port_rule()]),
+            (base("forward", filter(Hook::Forward, priority::FILTER)), vec![self.untracked_rule()]),
+            (
+                base("translated-prerouting", filter(Hook::Prerouting, after_translation)),
+                vec![self.invalid_port_rule()],
+            ),
             (base("translated-output", filter(Hook::Output, after_translation)), vec![self.invalid_port_rule()]),
         ]
     }
@@ -248,9 +252,8 @@ impl ServiceTable {
         let (port, _) = self.load_frontend(true, Register(0));
         let source = load_source(self.table.family, after);
         let at_address = |set: &str, then| rule([address.clone(), vec![in_set(set, Register(0)), then]]);
-        let at_node = |set: &str, then| {
-            rule([destination_is_local(), port.clone(), vec![in_set(set, Register(0)), then]])
-        };
+        let at_node =
+            |set: &str, then| rule([destination_is_local(), port.clone(), vec![in_set(set, Register(0)), then]]);
         vec![
             rule([
                 address.clone(),
@@ -302,6 +305,16 @@ impl ServiceTable {
                 vec![Expression::Verdict(Verdict::Drop)],
             ]),
         ]
+    }
+
+    /// What the kernel cannot place in a connection is not translated back: the client would see a stranger's packet
+    /// and reset the connection.
+    fn untracked_rule(&self) -> Rule {
+        rule([
+            source_in(self.cluster_cidr),
+            connection_state(CT_STATE_INVALID),
+            vec![Expression::Verdict(Verdict::Drop)],
+        ])
     }
 
     /// What still has a cluster IP after translation asks for a port that the Service does not have.
@@ -398,10 +411,7 @@ impl ServiceTable {
             ]
         };
         let remember = u64::from(seconds) * 1000;
-        let recall = vec![
-            map(affinity, start, start),
-            Expression::SetMeta { key: Meta::Priority, from: start },
-        ];
+        let recall = vec![map(affinity, start, start), Expression::SetMeta { key: Meta::Priority, from: start }];
         let attempt = [
             // Only a client that is not known yet gets the random slot; otherwise this begins its time anew.
             rule([client.clone(), change(DynamicOperation::Update, Some(remember))]),

@@ -87,11 +87,7 @@ impl Batch {
     }
 
     pub(crate) fn error(&self, refusal: &Refusal) -> NetError {
-        NetError::Netlink {
-            doing: self.describe(refusal.index),
-            errno: refusal.errno,
-            detail: refusal.detail.clone(),
-        }
+        NetError::Netlink { doing: self.describe(refusal.index), errno: refusal.errno, detail: refusal.detail.clone() }
     }
 
     /// The error of a transaction: the first refusal that names a cause. ECANCELED-like followers come later.

@@ -97,31 +97,90 @@ pub enum Reject {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expression {
-    Payload { header: Header, offset: u32, length: u32, to: Register },
-    Compare { register: Register, comparison: Compare, value: Vec<u8> },
+    Payload {
+        header: Header,
+        offset: u32,
+        length: u32,
+        to: Register,
+    },
+    Compare {
+        register: Register,
+        comparison: Compare,
+        value: Vec<u8>,
+    },
     /// Both ends included; big-endian.
-    Range { register: Register, inside: bool, first: Vec<u8>, last: Vec<u8> },
+    Range {
+        register: Register,
+        inside: bool,
+        first: Vec<u8>,
+        last: Vec<u8>,
+    },
     /// `to = (from & mask) ^ xor`.
-    Bitwise { from: Register, to: Register, mask: Vec<u8>, xor: Vec<u8> },
+    Bitwise {
+        from: Register,
+        to: Register,
+        mask: Vec<u8>,
+        xor: Vec<u8>,
+    },
     /// In a set: the rule goes on if it is there. In a map: the value goes to `to`.
-    Lookup { set: String, key: Register, to: Option<Register>, inverted: bool },
+    Lookup {
+        set: String,
+        key: Register,
+        to: Option<Register>,
+        inverted: bool,
+    },
     /// In a map of verdicts: the verdict is carried out.
-    VerdictLookup { set: String, key: Register },
-    Immediate { to: Register, value: Vec<u8> },
+    VerdictLookup {
+        set: String,
+        key: Register,
+    },
+    Immediate {
+        to: Register,
+        value: Vec<u8>,
+    },
     Verdict(Verdict),
-    Meta { key: Meta, to: Register },
-    SetMeta { key: Meta, from: Register },
-    ConnectionTracking { key: ConnectionTracking, to: Register },
-    Fib { result: FibResult, to: Register },
+    Meta {
+        key: Meta,
+        to: Register,
+    },
+    SetMeta {
+        key: Meta,
+        from: Register,
+    },
+    ConnectionTracking {
+        key: ConnectionTracking,
+        to: Register,
+    },
+    Fib {
+        result: FibResult,
+        to: Register,
+    },
     /// A number from `offset` to `offset + modulus - 1`.
-    RandomNumber { modulus: u32, offset: u32, to: Register },
-    Nat { kind: NatKind, ipv6: bool, address: Register, port: Option<Register> },
-    Masquerade { random_ports: bool },
-    Redirect { port: Option<Register> },
+    RandomNumber {
+        modulus: u32,
+        offset: u32,
+        to: Register,
+    },
+    Nat {
+        kind: NatKind,
+        ipv6: bool,
+        address: Register,
+        port: Option<Register>,
+    },
+    Masquerade {
+        random_ports: bool,
+    },
+    Redirect {
+        port: Option<Register>,
+    },
     Reject(Reject),
     Counter,
     /// Goes on while fewer than this have passed lately.
-    Limit { packets: u64, per_seconds: u64, burst: u32 },
+    Limit {
+        packets: u64,
+        per_seconds: u64,
+        burst: u32,
+    },
     /// Changes an element of a set while packets pass.
     Dynamic {
         operation: DynamicOperation,

@@ -137,9 +137,8 @@ impl NftSocket {
 }
 
 fn parse_element(element: Attributes<'_>) -> Option<Element> {
-    let value = |kind: u16| {
-        element.nested(kind).value_of(numbers::NFTA_DATA_VALUE).map(|bytes| Key::raw(bytes.to_vec()))
-    };
+    let value =
+        |kind: u16| element.nested(kind).value_of(numbers::NFTA_DATA_VALUE).map(|bytes| Key::raw(bytes.to_vec()));
     let duration = |kind: u16| element.value_of(kind).and_then(number).map(Duration::from_millis);
     Some(Element {
         key: value(numbers::NFTA_SET_ELEM_KEY)?,

@@ -1,6 +1,5 @@
 //! Changes, collected and then committed at once.
 
-
 use super::element::{Element, Field, length, type_number};
 use super::expression::Expression;
 use super::numbers;
@@ -393,4 +392,3 @@ const NFT_DATA_VERDICT: u32 = 0xffff_ff00;
 const NFT_SET_CONCAT: u32 = 0x80;
 const NFTA_SET_DESC_CONCAT: u16 = 2;
 const NFTA_SET_FIELD_LEN: u16 = 1;
-

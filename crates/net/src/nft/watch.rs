@@ -35,8 +35,8 @@ impl TableWatch {
         // that of the same open file until the socket, and with it the registration, is dropped.
         #[allow(unsafe_code)]
         let registered = unsafe { AsyncFd::register(socket) };
-        let socket = registered
-            .map_err(|source| NetError::io("listening to changes of", "firewall rules", source.into()))?;
+        let socket =
+            registered.map_err(|source| NetError::io("listening to changes of", "firewall rules", source.into()))?;
         Ok(TableWatch { socket, tables, ours: ours.port() })
     }
 

@@ -96,7 +96,8 @@ pub fn fetch(address: SocketAddr) -> Result<String, std::io::ErrorKind> {
 /// One echo request; whether its answer comes.
 pub fn ping(address: IpAddr) -> bool {
     use nix::sys::socket::{
-        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto, setsockopt, socket, sockopt,
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto, setsockopt, socket,
+        sockopt,
     };
     use std::os::fd::AsRawFd;
     let IpAddr::V4(address) = address else { panic!("only IPv4") };

@@ -9,8 +9,8 @@ use net::nft::matching::{
     load_protocol, load_source, map, mark_has, output_interface_is_not, protocol_is, rule, set_mark, source_in,
 };
 use net::nft::{
-    Chain, ChainKind, DynamicOperation, Element, ElementData, Expression, Family, Field, Hook, Key, Meta, NatKind, NftSocket,
-    Register, Reject, Set, Table, Transaction, Verdict, priority,
+    Chain, ChainKind, DynamicOperation, Element, ElementData, Expression, Family, Field, Hook, Key, Meta, NatKind,
+    NftSocket, Register, Reject, Set, Table, Transaction, Verdict, priority,
 };
 
 use crate::machine::on_machine;
@@ -63,7 +63,10 @@ fn rules_read_as_meant() {
         rule([source_in("10.42.1.0/24".parse().unwrap()), destination_not_in(cidr()), masquerade()]),
         "ip saddr 10.42.1.0/24 ip daddr != 10.42.0.0/16 masquerade fully-random",
     );
-    check_rule(rule([output_interface_is_not("coracle0"), masquerade()]), "oifname != \"coracle0\" masquerade fully-random");
+    check_rule(
+        rule([output_interface_is_not("coracle0"), masquerade()]),
+        "oifname != \"coracle0\" masquerade fully-random",
+    );
     check_rule(rule([mark_has(0x4000), masquerade()]), "meta mark & 0x00004000 != 0x00000000 masquerade fully-random");
     check_rule(
         rule([connection_status(CT_STATUS_DESTINATION_TRANSLATED), set_mark(0x4000)]),
@@ -88,8 +91,7 @@ fn filters_read_as_meant() {
             transaction.add_chain(table, &Chain::base("c", ChainKind::Filter, Hook::Prerouting, priority::FILTER));
             let local = rule([destination_is_local(), vec![Expression::Reject(Reject::PortUnreachable)]]);
             transaction.add_rule(table, "c", &local);
-            let reset =
-                rule([input_interface_is("eth0"), protocol_is(6), vec![Expression::Reject(Reject::TcpReset)]]);
+            let reset = rule([input_interface_is("eth0"), protocol_is(6), vec![Expression::Reject(Reject::TcpReset)]]);
             transaction.add_rule(table, "c", &reset);
         },
         expected,
@@ -106,10 +108,8 @@ fn maps_read_as_meant() {
         |transaction, table| {
             transaction.add_set(table, &Set::map("services", &[Ipv4Address, Protocol, Port], &[Number]));
             transaction.add_set(table, &Set::verdict_map("picks", &[Number]));
-            transaction.add_set(
-                table,
-                &Set::map("endpoints", &[Ipv4Address, Protocol, Port, Number], &[Ipv4Address, Port]),
-            );
+            transaction
+                .add_set(table, &Set::map("endpoints", &[Ipv4Address, Protocol, Port, Number], &[Ipv4Address, Port]));
             transaction.add_chain(table, &Chain::base("c", ChainKind::Nat, Hook::Prerouting, -100));
             transaction.add_chain(table, &Chain::regular("pick-2"));
             transaction.add_elements(table, "services", &[Element::mapping(frontend(), Key::new().number(7))]);
@@ -149,7 +149,8 @@ fn elements_are_read_back_changed_and_chunked() {
         let key = |n: u32| Key::new().address(std::net::Ipv4Addr::from(n).into()).protocol(17).port(53);
         let mut transaction = Transaction::new();
         transaction.replace_table(&table);
-        transaction.add_set(&table, &Set::map("m", &[Field::Ipv4Address, Field::Protocol, Field::Port], &[Field::Number]));
+        transaction
+            .add_set(&table, &Set::map("m", &[Field::Ipv4Address, Field::Protocol, Field::Port], &[Field::Number]));
         let many: Vec<Element> = (0..5000).map(|n| Element::mapping(key(n), Key::new().number(n))).collect();
         transaction.add_elements(&table, "m", &many);
         transaction.commit(&socket).unwrap();
@@ -225,10 +226,7 @@ fn dynamic_maps_and_ranges_read_as_meant() {
         add([load(), vec![map("affinity", zero, two), remember]]);
         let priority = |to| Expression::Meta { key: Meta::Priority, to };
         let translate = Expression::Nat { kind: NatKind::Destination, ipv6: false, address: zero, port: Some(one) };
-        add([
-            vec![load_destination(Family::Ipv4, zero), priority(one)],
-            vec![map("endpoints", zero, zero), translate],
-        ]);
+        add([vec![load_destination(Family::Ipv4, zero), priority(one)], vec![map("endpoints", zero, zero), translate]]);
         add([load(), change(DynamicOperation::Delete, None)]);
         add([vec![priority(zero)], vec![Expression::VerdictLookup { set: "picks".into(), key: zero }]]);
         add([vec![load_source(Family::Ipv4, zero)], vec![load_destination_port(one), in_set("ranges", zero)]]);

@@ -179,6 +179,31 @@ fn host_ports_lead_to_pods() {
     });
 }
 
+/// As Docker sets it up.
+#[test]
+fn a_dropping_firewall_lets_pods_through() {
+    on_machine(|| {
+        let nft = |command: &str| std::process::Command::new("nft").args(command.split(' ')).status();
+        if nft("add table ip filter").is_err() {
+            eprintln!("skipped: nft is not installed");
+            return;
+        }
+        nft("add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }").unwrap();
+        let state = tempfile::tempdir().unwrap();
+        let outside = neighbour("192.0.2.1/24", "192.0.2.2/24");
+        outside.serve(80, "outside");
+        let network = BridgeNetwork::ensure(config(state.path())).unwrap();
+        let network_again = BridgeNetwork::ensure(config(state.path())).unwrap();
+        let (a, _) = attach(&network, "a");
+        assert_eq!(a.fetch(([192, 0, 2, 2], 80)).unwrap(), "outside 192.0.2.1");
+        let filter = Table::new(Family::Ipv4, "filter");
+        let ours = || NftSocket::open().unwrap().rules(&filter, "FORWARD").unwrap().len();
+        assert_eq!(ours(), 2, "once, however often it is ensured");
+        network_again.clean_up().unwrap();
+        assert_eq!(ours(), 0);
+    });
+}
+
 #[test]
 fn a_range_that_the_host_lives_in_is_refused() {
     on_machine(|| {

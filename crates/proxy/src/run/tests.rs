@@ -370,10 +370,13 @@ fn both_address_families_are_programmed() {
         let service = json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec, "status": status});
         let slice = |kind: &str, address: &str| {
             let endpoints = on_node("node-a", &[address.parse().unwrap()]);
-            Arc::new(serde_json::from_value(json!({
-                "metadata": {"name": kind}, "addressType": kind, "endpoints": endpoints,
-                "ports": [{"name": "", "port": 8080}],
-            })).unwrap())
+            Arc::new(
+                serde_json::from_value(json!({
+                    "metadata": {"name": kind}, "addressType": kind, "endpoints": endpoints,
+                    "ports": [{"name": "", "port": 8080}],
+                }))
+                .unwrap(),
+            )
         };
         let slices = vec![slice("IPv4", "10.42.0.2"), slice("IPv6", "fd00:42::2")];
         let seen: Seen = (Some(Arc::new(serde_json::from_value(service).unwrap())), slices);
@@ -565,7 +568,9 @@ fn many_services() {
                     "spec": {"clusterIP": ip, "type": "ClusterIP", "ports": [{"port": 80}]},
                 });
                 let addresses: Vec<IpAddr> = (0..endpoints)
-                    .map(|endpoint| Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 42, 0, 0)) + number * 2 + endpoint).into())
+                    .map(|endpoint| {
+                        Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 42, 0, 0)) + number * 2 + endpoint).into()
+                    })
                     .collect();
                 let slice = json!({
                     "metadata": {"name": "x", "namespace": "default"},
