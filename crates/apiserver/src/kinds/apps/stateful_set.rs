@@ -53,7 +53,10 @@ fn default_stateful_set(object: &mut Value) {
         make(strategy, "rollingUpdate");
     }
     if text_of(strategy, "type") == "RollingUpdate" {
-        inside(strategy, "rollingUpdate", |rolling| default(rolling, "partition", 0));
+        inside(strategy, "rollingUpdate", |rolling| {
+            default(rolling, "partition", 0);
+            default(rolling, "maxUnavailable", 1);
+        });
     }
     let retention = make(spec, "persistentVolumeClaimRetentionPolicy");
     default_text(retention, "whenDeleted", "Retain");
@@ -250,7 +253,7 @@ mod tests {
         );
         assert_eq!(
             object["spec"]["updateStrategy"],
-            json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}})
+            json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0, "maxUnavailable": 1}})
         );
     }
 

@@ -20,7 +20,6 @@ pub static KIND: Kind = Kind {
     definition: "io.k8s.api.core.v1.Node",
     storage: "minions",
     subresources: &[proxy("NodeProxyOptions"), STATUS],
-    create_on_update: true,
     defaults,
     // A node registers itself with its status, so that a create takes it.
     prepare_update: lifecycle::keep_status,

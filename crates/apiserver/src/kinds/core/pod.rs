@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{pod_row, pod_update};
 use crate::kinds::cursor::walk;
-use crate::kinds::edit::{object as object_at, text};
+use crate::kinds::edit::{Object, each, inside, make, object as object_at, text};
 use crate::kinds::pod_spec::{self, defaults};
 use crate::kinds::resources::qos_class;
 use crate::kinds::subresources::{STATUS, connect, create, proxy, same};
@@ -89,6 +89,7 @@ fn default_pod(pod: &mut Value) {
 
 fn prepare_create(pod: &mut Value) {
     lifecycle::set_generation(pod, 1);
+    merge_label_keys(pod);
     let mut status = json!({"phase": "Pending"});
     if let Some(spec) = pod.get("spec").and_then(Value::as_object) {
         status["qosClass"] = qos_class(spec).into();
@@ -100,6 +101,42 @@ fn prepare_create(pod: &mut Value) {
         }
     }
     pod["status"] = status;
+}
+
+/// `matchLabelKeys` and `mismatchLabelKeys` become part of their selectors, with the pod's own values, so that the
+/// scheduler needs to know nothing of them.
+fn merge_label_keys(pod: &mut Value) {
+    let labels = walk(pod, "metadata.labels").clone();
+    let Some(spec) = object_at(pod, "spec") else { return };
+    each(spec, "topologySpreadConstraints", |constraint| merge_into_selector(constraint, &labels));
+    inside(spec, "affinity", |affinity| {
+        for field in ["podAffinity", "podAntiAffinity"] {
+            inside(affinity, field, |own| {
+                each(own, "requiredDuringSchedulingIgnoredDuringExecution", |term| merge_into_selector(term, &labels));
+                each(own, "preferredDuringSchedulingIgnoredDuringExecution", |weighted| {
+                    inside(weighted, "podAffinityTerm", |term| merge_into_selector(term, &labels));
+                });
+            });
+        }
+    });
+}
+
+fn merge_into_selector(term: &mut Object, labels: &Value) {
+    let mut requirements = Vec::new();
+    for (field, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
+        for key in term.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+            if let Some(value) = labels.get(key) {
+                requirements.push(json!({"key": key, "operator": operator, "values": [value]}));
+            }
+        }
+    }
+    if requirements.is_empty() || !term.contains_key("labelSelector") {
+        return;
+    }
+    let expressions = make(term, "labelSelector").entry("matchExpressions").or_insert_with(|| json!([]));
+    if let Some(list) = expressions.as_array_mut() {
+        list.extend(requirements);
+    }
 }
 
 /// Deletes wait as the pod asks, but not for pods that no node has taken or that have ended.
@@ -139,6 +176,17 @@ mod tests {
         prepare_create(&mut pod);
         assert_eq!(pod["metadata"]["generation"], 1);
         assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": "BestEffort"}));
+    }
+
+    #[test]
+    fn label_keys_are_merged() {
+        let mut pod = json!({"metadata": {"labels": {"hash": "1"}}, "spec": {"containers": [{}], "topologySpreadConstraints": [
+            {"labelSelector": {"matchLabels": {"app": "x"}}, "matchLabelKeys": ["hash", "gone"]}]}});
+        prepare_create(&mut pod);
+        assert_eq!(
+            pod["spec"]["topologySpreadConstraints"][0]["labelSelector"],
+            json!({"matchLabels": {"app": "x"}, "matchExpressions": [{"key": "hash", "operator": "In", "values": ["1"]}]})
+        );
     }
 
     #[test]

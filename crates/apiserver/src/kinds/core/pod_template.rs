@@ -14,7 +14,6 @@ pub static KIND: Kind = Kind {
     singular: "podtemplate",
     definition: "io.k8s.api.core.v1.PodTemplate",
     storage: "podtemplates",
-    create_on_update: true,
     defaults: |object| defaults::default_template(object, "template"),
     prepare_create: |object| lifecycle::set_generation(object, 1),
     prepare_update: |new, old| lifecycle::count_generation(new, old, &["template"]),

@@ -16,7 +16,6 @@ pub static KIND: Kind = Kind {
     definition: "io.k8s.api.core.v1.ResourceQuota",
     storage: "resourcequotas",
     subresources: &[STATUS],
-    create_on_update: true,
     prepare_create: lifecycle::empty_status,
     prepare_update: lifecycle::keep_status,
     validate,

@@ -16,6 +16,7 @@ pub static KIND: Kind = Kind {
     short_names: &["pdb"],
     definition: "io.k8s.api.policy.v1.PodDisruptionBudget",
     storage: "poddisruptionbudgets",
+    create_on_update: true,
     subresources: &[STATUS],
     prepare_create: |object| {
         lifecycle::first_generation(object);

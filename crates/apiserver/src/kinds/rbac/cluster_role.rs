@@ -12,6 +12,7 @@ pub static KIND: Kind = Kind {
     singular: "clusterrole",
     definition: "io.k8s.api.rbac.v1.ClusterRole",
     storage: "clusterroles",
+    create_on_update: true,
     name_problems: checks::path_segment_name,
     validate,
     columns: printing::NAME_AND_CREATION,

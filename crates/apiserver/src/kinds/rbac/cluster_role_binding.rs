@@ -11,6 +11,7 @@ pub static KIND: Kind = Kind {
     singular: "clusterrolebinding",
     definition: "io.k8s.api.rbac.v1.ClusterRoleBinding",
     storage: "clusterrolebindings",
+    create_on_update: true,
     name_problems: checks::path_segment_name,
     defaults: role_binding::default_binding,
     validate: |object, problems| role_binding::validate_binding(object, false, problems),

@@ -11,6 +11,7 @@ pub static KIND: Kind = Kind {
     singular: "role",
     definition: "io.k8s.api.rbac.v1.Role",
     storage: "roles",
+    create_on_update: true,
     name_problems: checks::path_segment_name,
     validate: |object, problems| validate_rules(object, true, problems),
     columns: printing::NAME_AND_CREATION,

@@ -17,6 +17,7 @@ pub static KIND: Kind = Kind {
     singular: "rolebinding",
     definition: "io.k8s.api.rbac.v1.RoleBinding",
     storage: "rolebindings",
+    create_on_update: true,
     name_problems: checks::path_segment_name,
     defaults: default_binding,
     validate: |object, problems| validate_binding(object, true, problems),

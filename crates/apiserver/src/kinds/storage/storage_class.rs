@@ -16,7 +16,6 @@ pub static KIND: Kind = Kind {
     short_names: &["sc"],
     definition: "io.k8s.api.storage.v1.StorageClass",
     storage: "storageclasses",
-    create_on_update: true,
     defaults: |object| {
         if let Some(map) = object.as_object_mut() {
             default_text(map, "reclaimPolicy", "Delete");

@@ -16,7 +16,6 @@ pub static KIND: Kind = Kind {
     short_names: &["vac"],
     definition: "io.k8s.api.storage.v1.VolumeAttributesClass",
     storage: "volumeattributesclasses",
-    create_on_update: true,
     validate,
     validate_update: |new, old, problems| {
         let root = Cursor::root(new);
