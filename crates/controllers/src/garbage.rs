@@ -77,12 +77,12 @@ impl GarbageCollector {
         let deleting = self.clone();
         let delete = run_workers(self.to_delete.clone(), WORKERS, cancel.clone(), move |uid: Uid| {
             let collector = deleting.clone();
-            async move { collector.attempt_to_delete(&uid).await }
+            async move { collector.quietly(&collector.to_delete, &uid, collector.attempt_to_delete(&uid).await) }
         });
         let orphaning = self.clone();
         let orphan = run_workers(self.to_orphan.clone(), WORKERS, cancel.clone(), move |uid: Uid| {
             let collector = orphaning.clone();
-            async move { collector.attempt_to_orphan(&uid).await }
+            async move { collector.quietly(&collector.to_orphan, &uid, collector.attempt_to_orphan(&uid).await) }
         });
         tokio::join!(watcher, delete, orphan);
     }
@@ -208,6 +208,17 @@ impl GarbageCollector {
             if !informer.has_synced() {
                 return;
             }
+        }
+    }
+
+    /// A conflict only means that the object moved on: no line in the log for that.
+    fn quietly(&self, queue: &WorkQueue<Uid>, uid: &Uid, outcome: Result<(), Failure>) -> Result<(), Failure> {
+        match outcome {
+            Err(failure) if failure.kind() == Some(ErrorKind::Conflict) => {
+                queue.add_rate_limited(uid.clone());
+                Ok(())
+            }
+            outcome => outcome,
         }
     }
 

@@ -7,6 +7,7 @@
 //! Deliberately absent: any access to the store, and any time but the clock that is handed in.
 
 mod context;
+mod daemonset;
 mod deployment;
 mod discovery;
 mod endpoints;
@@ -23,6 +24,7 @@ mod proportion;
 mod replicaset;
 mod root_ca;
 mod runner;
+mod scheduling;
 mod service_accounts;
 mod statefulset;
 
@@ -98,6 +100,7 @@ impl ControllerManager {
             Arc::new(node::ttl::NodeTtl::new(context)),
             Arc::new(node::pod_gc::PodGc::new(context)),
             Arc::new(statefulset::StatefulSets::new(context)),
+            Arc::new(daemonset::DaemonSets::new(context)),
         ];
         let mut running: Vec<BoxFuture<'_, ()>> = Vec::new();
         running.push(Box::pin(garbage::GarbageCollector::new(context).run(cancel.clone())));

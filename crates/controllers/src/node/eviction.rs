@@ -15,6 +15,7 @@ use crate::context::{Context, seconds_between};
 use crate::failure::{Failure, ignore_not_found};
 use crate::pods;
 use crate::runner::{Controller, Next, Queue};
+use crate::scheduling::tolerates;
 
 pub(crate) struct TaintEviction {
     context: Arc<Context>,
@@ -119,27 +120,6 @@ fn decide(taints: &[Taint], tolerations: &[Toleration], now: Timestamp) -> Verdi
     match soonest {
         Some(in_seconds) => Verdict::Evict { in_seconds },
         None => Verdict::Stay,
-    }
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    let effect = text(&toleration.effect);
-    let key = text(&toleration.key);
-    if (!effect.is_empty() && effect != taint.effect) || (!key.is_empty() && key != taint.key) {
-        return false;
-    }
-    match text(&toleration.operator).as_str() {
-        "Exists" => true,
-        "" | "Equal" => text(&toleration.value) == text(&taint.value),
-        operator @ ("Lt" | "Gt") => {
-            let number = |value: &Option<String>| text(value).parse::<i64>().ok();
-            match (number(&taint.value), number(&toleration.value)) {
-                (Some(taint), Some(bound)) => if operator == "Lt" { taint < bound } else { taint > bound },
-                _ => false,
-            }
-        }
-        _ => false,
     }
 }
 
