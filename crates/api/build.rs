@@ -24,7 +24,10 @@ fn main() {
     let metadata = cargo_metadata(&here);
     let documents = openapi::read(&source_of(&metadata, "k8s-openapi").join("v1_35"));
     let messages = proto::read(&source_of(&metadata, "k8s-pb"));
-    let facts = join::read_facts(&std::fs::read_to_string(here.join("go_fields.txt")).expect("go_fields.txt is part of the crate"));
+    let facts = join::read_facts(
+        &std::fs::read_to_string(here.join("go_fields.txt"))
+            .expect("go_fields.txt is part of the crate"),
+    );
     let table = join::join(documents, &messages, &facts);
     let target = PathBuf::from(environment("OUT_DIR")).join("definitions.rs");
     std::fs::write(target, emit::source(&table)).expect("OUT_DIR is writable");
@@ -36,12 +39,20 @@ fn environment(name: &str) -> String {
 
 fn cargo_metadata(here: &Path) -> serde_json::Value {
     let output = Command::new(environment("CARGO"))
-        .args(["metadata", "--format-version=1", "--offline", "--manifest-path"])
+        .args([
+            "metadata",
+            "--format-version=1",
+            "--offline",
+            "--manifest-path",
+        ])
         .arg(here.join("Cargo.toml"))
         .output()
         .expect("cargo runs");
     let problem = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "cargo metadata: {problem} (is everything fetched? `cargo fetch --locked`)");
+    assert!(
+        output.status.success(),
+        "cargo metadata: {problem} (is everything fetched? `cargo fetch --locked`)"
+    );
     serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON")
 }
 
@@ -60,7 +71,9 @@ fn rust_files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut pending = vec![directory.to_owned()];
     while let Some(next) = pending.pop() {
-        for entry in std::fs::read_dir(&next).unwrap_or_else(|error| panic!("{}: {error}", next.display())) {
+        for entry in
+            std::fs::read_dir(&next).unwrap_or_else(|error| panic!("{}: {error}", next.display()))
+        {
             let path = entry.expect("the directory stays readable").path();
             if path.is_dir() {
                 pending.push(path);

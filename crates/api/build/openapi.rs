@@ -43,11 +43,20 @@ pub fn read(directory: &Path) -> Vec<Document> {
     let mut documents = Vec::new();
     for path in crate::rust_files(directory) {
         let text = std::fs::read_to_string(&path).expect("source files are UTF-8");
-        let Some(name) = text.lines().next().and_then(|line| line.strip_prefix("// Generated from definition ")) else {
+        let Some(name) = text
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix("// Generated from definition "))
+        else {
             continue;
         };
-        let Some(start) = text.find("crate::schemars::json_schema!(") else { continue };
-        let module = path.parent().and_then(|parent| parent.strip_prefix(directory).ok()).expect("found below the directory");
+        let Some(start) = text.find("crate::schemars::json_schema!(") else {
+            continue;
+        };
+        let module = path
+            .parent()
+            .and_then(|parent| parent.strip_prefix(directory).ok())
+            .expect("found below the directory");
         let directory = module.to_str().expect("source paths are UTF-8").to_owned();
         if directory.is_empty() {
             continue; // `List<T>`, the generic list: every list is made from its item instead.
@@ -80,9 +89,14 @@ fn constant(text: &str, name: &str) -> Option<String> {
 /// The tokens between the parentheses of the macro call that `text` starts with.
 fn macro_argument(text: &str) -> TokenStream {
     // The call ends where the generator's indentation does; the tokeniser would otherwise read the whole file.
-    let end = text.find("\n        })\n").expect("the generator indents the end of the macro call") + "\n        })".len();
+    let end = text
+        .find("\n        })\n")
+        .expect("the generator indents the end of the macro call")
+        + "\n        })".len();
     let open = text.find('(').expect("a macro call has parentheses") + 1;
-    let tokens: TokenStream = text[open..end - 1].parse().expect("macro arguments are tokens");
+    let tokens: TokenStream = text[open..end - 1]
+        .parse()
+        .expect("macro arguments are tokens");
     match tokens.into_iter().next() {
         Some(TokenTree::Group(group)) => group.stream(),
         _ => panic!("json_schema! takes an object"),
@@ -100,9 +114,17 @@ fn schema(tokens: Vec<TokenTree>) -> Schema {
             "items" => schema.items = Some(Box::new(nested(&value))),
             "additionalProperties" => schema.additional_properties = Some(Box::new(nested(&value))),
             "properties" => {
-                schema.properties = entries(group(&value[0])).into_iter().map(|(name, value)| (name, nested(&value))).collect();
+                schema.properties = entries(group(&value[0]))
+                    .into_iter()
+                    .map(|(name, value)| (name, nested(&value)))
+                    .collect();
             }
-            "required" => schema.required = elements(group(&value[0])).iter().map(|value| string(&value[0])).collect(),
+            "required" => {
+                schema.required = elements(group(&value[0]))
+                    .iter()
+                    .map(|value| string(&value[0]))
+                    .collect()
+            }
             _ => {} // oneOf and int-or-string: types that the join knows by name.
         }
     }
@@ -112,7 +134,9 @@ fn schema(tokens: Vec<TokenTree>) -> Schema {
 /// A schema in value position: `{...}`, `(code)` or a bare `__gen.subschema_for::<..>()`.
 fn nested(value: &[TokenTree]) -> Schema {
     match &value[0] {
-        TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => schema(group.stream().into_iter().collect()),
+        TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => {
+            schema(group.stream().into_iter().collect())
+        }
         _ => {
             let mut found = Schema::default();
             reference(value.iter().cloned().collect(), &mut found);
@@ -131,7 +155,9 @@ fn reference(tokens: TokenStream, found: &mut Schema) {
             TokenTree::Ident(ident) if ident == "subschema_for" => {
                 let mut path = Vec::new();
                 index += 1;
-                while index < tokens.len() && !matches!(&tokens[index], TokenTree::Punct(punct) if punct.as_char() == '>') {
+                while index < tokens.len()
+                    && !matches!(&tokens[index], TokenTree::Punct(punct) if punct.as_char() == '>')
+                {
                     if let TokenTree::Ident(ident) = &tokens[index] {
                         path.push(ident.to_string());
                     }
@@ -141,9 +167,13 @@ fn reference(tokens: TokenStream, found: &mut Schema) {
             }
             TokenTree::Group(group) => {
                 let inner: Vec<TokenTree> = group.stream().into_iter().collect();
-                let described = matches!(inner.first(), Some(TokenTree::Literal(_))) && string(&inner[0]) == "description";
+                let described = matches!(inner.first(), Some(TokenTree::Literal(_)))
+                    && string(&inner[0]) == "description";
                 if described {
-                    let text = inner.iter().skip(1).find(|token| matches!(token, TokenTree::Literal(_)));
+                    let text = inner
+                        .iter()
+                        .skip(1)
+                        .find(|token| matches!(token, TokenTree::Literal(_)));
                     found.description = string(text.expect("a description is a literal"));
                 } else {
                     reference(group.stream(), found);
@@ -166,13 +196,21 @@ fn definition_name(path: &[String]) -> String {
 }
 
 fn entries(tokens: Vec<TokenTree>) -> Vec<(String, Vec<TokenTree>)> {
-    elements(tokens).into_iter().map(|element| (string(&element[0]), element[2..].to_vec())).collect()
+    elements(tokens)
+        .into_iter()
+        .map(|element| (string(&element[0]), element[2..].to_vec()))
+        .collect()
 }
 
 /// Splits at commas; a trailing comma adds nothing.
 fn elements(tokens: Vec<TokenTree>) -> Vec<Vec<TokenTree>> {
-    let comma = |token: &TokenTree| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ',');
-    tokens.split(comma).filter(|element| !element.is_empty()).map(<[_]>::to_vec).collect()
+    let comma =
+        |token: &TokenTree| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ',');
+    tokens
+        .split(comma)
+        .filter(|element| !element.is_empty())
+        .map(<[_]>::to_vec)
+        .collect()
 }
 
 fn group(token: &TokenTree) -> Vec<TokenTree> {
@@ -183,5 +221,7 @@ fn group(token: &TokenTree) -> Vec<TokenTree> {
 }
 
 fn string(token: &TokenTree) -> String {
-    syn::parse_str::<syn::LitStr>(&token.to_string()).unwrap_or_else(|error| panic!("{token}: {error}")).value()
+    syn::parse_str::<syn::LitStr>(&token.to_string())
+        .unwrap_or_else(|error| panic!("{token}: {error}"))
+        .value()
 }

@@ -31,7 +31,10 @@ pub struct Markers(Vec<(String, String)>);
 
 impl Markers {
     pub fn get(&self, key: &str) -> &str {
-        self.0.iter().find(|(found, _)| found == key).map_or("", |(_, value)| value)
+        self.0
+            .iter()
+            .find(|(found, _)| found == key)
+            .map_or("", |(_, value)| value)
     }
 
     pub fn has(&self, key: &str) -> bool {
@@ -39,44 +42,85 @@ impl Markers {
     }
 
     pub fn all(&self, key: &str) -> Vec<String> {
-        self.0.iter().filter(|(found, _)| found == key).map(|(_, value)| value.clone()).collect()
+        self.0
+            .iter()
+            .filter(|(found, _)| found == key)
+            .map(|(_, value)| value.clone())
+            .collect()
     }
 }
 
 pub fn read(source: &Path) -> Messages {
     let mut messages = Messages::new();
     for path in crate::rust_files(source) {
-        let module = path.parent().and_then(|parent| parent.strip_prefix(source).ok()).expect("found below the source");
+        let module = path
+            .parent()
+            .and_then(|parent| parent.strip_prefix(source).ok())
+            .expect("found below the source");
         let module = module.to_str().expect("source paths are UTF-8");
-        if path.file_name().is_none_or(|name| name != "mod.rs") || !module.contains("/v") && !module.starts_with("apimachinery/") {
+        if path.file_name().is_none_or(|name| name != "mod.rs")
+            || !module.contains("/v") && !module.starts_with("apimachinery/")
+        {
             continue;
         }
         let text = std::fs::read_to_string(&path).expect("source files are UTF-8");
-        for item in syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display())).items {
+        for item in syn::parse_file(&text)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+            .items
+        {
             let Item::Struct(item) = item else { continue };
             let (description, markers) = documentation(&item.attrs);
-            let fields = item.fields.iter().filter_map(|field| proto_field(module, field)).collect();
+            let fields = item
+                .fields
+                .iter()
+                .filter_map(|field| proto_field(module, field))
+                .collect();
             let key = (module.to_owned(), item.ident.to_string().to_lowercase());
-            messages.insert(key, Message { fields, markers, description });
+            messages.insert(
+                key,
+                Message {
+                    fields,
+                    markers,
+                    description,
+                },
+            );
         }
     }
     messages
 }
 
 fn proto_field(module: &str, field: &syn::Field) -> Option<ProtoField> {
-    let attribute = field.attrs.iter().find(|attribute| attribute.path().is_ident("prost"))?;
+    let attribute = field
+        .attrs
+        .iter()
+        .find(|attribute| attribute.path().is_ident("prost"))?;
     let mut tag = 0;
     let (mut repeated, mut map, mut message) = (false, false, false);
     attribute
         .parse_nested_meta(|meta| {
-            let key = meta.path.get_ident().map(ToString::to_string).unwrap_or_default();
+            let key = meta
+                .path
+                .get_ident()
+                .map(ToString::to_string)
+                .unwrap_or_default();
             match key.as_str() {
                 "message" => message = true,
                 "repeated" => repeated = true,
-                "tag" => tag = meta.value()?.parse::<syn::LitStr>()?.value().parse().expect("a tag is a number"),
+                "tag" => {
+                    tag = meta
+                        .value()?
+                        .parse::<syn::LitStr>()?
+                        .value()
+                        .parse()
+                        .expect("a tag is a number")
+                }
                 "btree_map" => {
                     map = true;
-                    message = meta.value()?.parse::<syn::LitStr>()?.value().ends_with("message");
+                    message = meta
+                        .value()?
+                        .parse::<syn::LitStr>()?
+                        .value()
+                        .ends_with("message");
                 }
                 _ if meta.input.peek(syn::Token![=]) => drop(meta.value()?.parse::<syn::Lit>()?),
                 _ => {}
@@ -84,7 +128,11 @@ fn proto_field(module: &str, field: &syn::Field) -> Option<ProtoField> {
             Ok(())
         })
         .expect("prost attributes are lists of keys");
-    let name = field.ident.as_ref().expect("messages have named fields").to_string();
+    let name = field
+        .ident
+        .as_ref()
+        .expect("messages have named fields")
+        .to_string();
     let (description, markers) = documentation(&field.attrs);
     Some(ProtoField {
         name: plain(name.trim_start_matches("r#")),
@@ -99,13 +147,24 @@ fn proto_field(module: &str, field: &syn::Field) -> Option<ProtoField> {
 
 /// Names joined by this form agree between Go, JSON and prost.
 pub fn plain(name: &str) -> String {
-    name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase()
+    name.chars()
+        .filter(char::is_ascii_alphanumeric)
+        .collect::<String>()
+        .to_lowercase()
 }
 
 /// `Option<Vec<Box<T>>>` -> `T`; a map's value type.
 fn innermost(kind: &Type) -> &syn::Path {
-    let Type::Path(path) = kind else { panic!("messages hold paths only") };
-    match &path.path.segments.last().expect("a path has segments").arguments {
+    let Type::Path(path) = kind else {
+        panic!("messages hold paths only")
+    };
+    match &path
+        .path
+        .segments
+        .last()
+        .expect("a path has segments")
+        .arguments
+    {
         PathArguments::AngleBracketed(arguments) => match arguments.args.last() {
             Some(GenericArgument::Type(inner)) => innermost(inner),
             _ => panic!("generic arguments are types"),
@@ -117,7 +176,11 @@ fn innermost(kind: &Type) -> &syn::Path {
 /// A path as seen from `module` -> directory and lower-cased name.
 fn resolve(module: &str, path: &syn::Path) -> (String, String) {
     let mut directory: Vec<String> = module.split('/').map(str::to_owned).collect();
-    let segments: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+    let segments: Vec<String> = path
+        .segments
+        .iter()
+        .map(|segment| segment.ident.to_string())
+        .collect();
     let (name, modules) = segments.split_last().expect("a path has segments");
     for segment in modules {
         if segment == "super" {
@@ -132,9 +195,20 @@ fn resolve(module: &str, path: &syn::Path) -> (String, String) {
 fn documentation(attributes: &[Attribute]) -> (String, Markers) {
     let mut text = Vec::new();
     let mut markers = Vec::new();
-    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("doc")) {
-        let syn::Meta::NameValue(pair) = &attribute.meta else { continue };
-        let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(line), .. }) = &pair.value else { continue };
+    for attribute in attributes
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("doc"))
+    {
+        let syn::Meta::NameValue(pair) = &attribute.meta else {
+            continue;
+        };
+        let syn::Expr::Lit(syn::ExprLit {
+            lit: syn::Lit::Str(line),
+            ..
+        }) = &pair.value
+        else {
+            continue;
+        };
         let line = line.value().trim().to_owned();
         match line.strip_prefix('+') {
             Some(marker) => {
@@ -146,5 +220,8 @@ fn documentation(attributes: &[Attribute]) -> (String, Markers) {
     }
     // prost wraps bare links in angle brackets, and so hides the original's text.
     let text = text.join(" ").replace("<http", "http").replace("> ", " ");
-    (text.trim().trim_end_matches('>').to_owned(), Markers(markers))
+    (
+        text.trim().trim_end_matches('>').to_owned(),
+        Markers(markers),
+    )
 }

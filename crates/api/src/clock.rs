@@ -23,14 +23,18 @@ impl Clock {
 
     /// Reads `start` now and advances with `tokio::time::Instant` from here on.
     pub fn starting_at(start: Timestamp) -> Self {
-        Clock(Source::Simulated { start, since: Instant::now() })
+        Clock(Source::Simulated {
+            start,
+            since: Instant::now(),
+        })
     }
 
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::System => Timestamp::now(),
             Source::Simulated { start, since } => {
-                let elapsed = SignedDuration::try_from(since.elapsed()).unwrap_or(SignedDuration::MAX);
+                let elapsed =
+                    SignedDuration::try_from(since.elapsed()).unwrap_or(SignedDuration::MAX);
                 start.checked_add(elapsed).unwrap_or(Timestamp::MAX)
             }
         }
@@ -43,7 +47,11 @@ mod tests {
 
     #[test]
     fn simulated_time_follows_the_paused_runtime() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
             tokio::time::sleep(std::time::Duration::from_secs(3600)).await;

@@ -19,8 +19,14 @@ pub fn regex_problem(rule: &str, pattern: &str, examples: &[&str]) -> String {
     if examples.is_empty() {
         return format!("{rule} (regex used for validation is '{pattern}')");
     }
-    let examples: Vec<String> = examples.iter().map(|example| format!("'{example}', ")).collect();
-    format!("{rule} (e.g. {}regex used for validation is '{pattern}')", examples.join(" or "))
+    let examples: Vec<String> = examples
+        .iter()
+        .map(|example| format!("'{example}', "))
+        .collect();
+    format!(
+        "{rule} (e.g. {}regex used for validation is '{pattern}')",
+        examples.join(" or ")
+    )
 }
 
 fn too_long(characters: usize) -> String {
@@ -39,7 +45,11 @@ fn lower_alphanumeric(byte: u8) -> bool {
 fn matches(text: &str, edge: impl Fn(u8) -> bool, inner: &[u8]) -> bool {
     let bytes = text.as_bytes();
     match (bytes.first(), bytes.last()) {
-        (Some(first), Some(last)) => edge(*first) && edge(*last) && bytes.iter().all(|byte| edge(*byte) || inner.contains(byte)),
+        (Some(first), Some(last)) => {
+            edge(*first)
+                && edge(*last)
+                && bytes.iter().all(|byte| edge(*byte) || inner.contains(byte))
+        }
         _ => false,
     }
 }
@@ -87,7 +97,11 @@ pub fn dns1035_label(value: &str) -> Vec<String> {
     }
     if !is_dns1123_label(value) || !value.starts_with(|first: char| first.is_ascii_lowercase()) {
         let rule = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character";
-        problems.push(regex_problem(rule, "[a-z]([-a-z0-9]*[a-z0-9])?", &["my-name", "abc-123"]));
+        problems.push(regex_problem(
+            rule,
+            "[a-z]([-a-z0-9]*[a-z0-9])?",
+            &["my-name", "abc-123"],
+        ));
     }
     problems
 }
@@ -100,7 +114,11 @@ pub fn wildcard_dns1123_subdomain(value: &str) -> Vec<String> {
     }
     if !value.strip_prefix("*.").is_some_and(is_dns1123_subdomain) {
         let rule = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character";
-        problems.push(regex_problem(rule, &format!(r"\*\.{DNS1123_SUBDOMAIN}"), &["*.example.com"]));
+        problems.push(regex_problem(
+            rule,
+            &format!(r"\*\.{DNS1123_SUBDOMAIN}"),
+            &["*.example.com"],
+        ));
     }
     problems
 }
@@ -115,13 +133,19 @@ pub fn qualified_name(value: &str) -> Vec<String> {
             if prefix.is_empty() {
                 problems.push("prefix part must be non-empty".to_owned());
             } else {
-                problems.extend(dns1123_subdomain(prefix).into_iter().map(|problem| format!("prefix part {problem}")));
+                problems.extend(
+                    dns1123_subdomain(prefix)
+                        .into_iter()
+                        .map(|problem| format!("prefix part {problem}")),
+                );
             }
             name
         }
         _ => {
             let problem = regex_problem(QUALIFIED_NAME_RULE, QUALIFIED_NAME, &examples);
-            return vec![format!("a valid label key {problem} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
+            return vec![format!(
+                "a valid label key {problem} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
         }
     };
     if name.is_empty() {
@@ -130,7 +154,10 @@ pub fn qualified_name(value: &str) -> Vec<String> {
         problems.push(format!("name part {}", too_many_bytes(LABEL_VALUE_MAX)));
     }
     if !is_qualified_name(name) {
-        problems.push(format!("name part {}", regex_problem(QUALIFIED_NAME_RULE, QUALIFIED_NAME, &examples)));
+        problems.push(format!(
+            "name part {}",
+            regex_problem(QUALIFIED_NAME_RULE, QUALIFIED_NAME, &examples)
+        ));
     }
     problems
 }
@@ -146,7 +173,11 @@ pub fn label_value(value: &str) -> Vec<String> {
     }
     if !value.is_empty() && !is_qualified_name(value) {
         let rule = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
-        problems.push(regex_problem(rule, &format!("({QUALIFIED_NAME})?"), &["MyValue", "my_value", "12345"]));
+        problems.push(regex_problem(
+            rule,
+            &format!("({QUALIFIED_NAME})?"),
+            &["MyValue", "my_value", "12345"],
+        ));
     }
     problems
 }
@@ -156,9 +187,17 @@ pub fn config_map_key(value: &str) -> Vec<String> {
     if value.len() > DNS1123_SUBDOMAIN_MAX {
         problems.push(too_long(DNS1123_SUBDOMAIN_MAX));
     }
-    if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) {
+    if value.is_empty()
+        || !value
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+    {
         let rule = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'";
-        problems.push(regex_problem(rule, "[-._a-zA-Z0-9]+", &["key.name", "KEY_NAME", "key-name"]));
+        problems.push(regex_problem(
+            rule,
+            "[-._a-zA-Z0-9]+",
+            &["key.name", "KEY_NAME", "key-name"],
+        ));
     }
     problems.extend(directory_change(value));
     problems
@@ -179,7 +218,10 @@ pub fn env_var_name(value: &str) -> Vec<String> {
     if value.is_empty() {
         problems.push("environment variable name must be non-empty".to_owned());
     }
-    if !value.chars().all(|letter| (' '..='~').contains(&letter) && letter != '=') {
+    if !value
+        .chars()
+        .all(|letter| (' '..='~').contains(&letter) && letter != '=')
+    {
         problems.push("a valid environment variable name must consist only of printable ASCII characters other than '='".to_owned());
     }
     problems
@@ -187,11 +229,19 @@ pub fn env_var_name(value: &str) -> Vec<String> {
 
 pub fn c_identifier(value: &str) -> Vec<String> {
     let starts = value.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
-    if starts && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+    if starts
+        && value
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    {
         return Vec::new();
     }
     let rule = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_'";
-    vec![regex_problem(rule, "[A-Za-z_][A-Za-z0-9_]*", &["my_name", "MY_NAME", "MyName"])]
+    vec![regex_problem(
+        rule,
+        "[A-Za-z_][A-Za-z0-9_]*",
+        &["my_name", "MY_NAME", "MyName"],
+    )]
 }
 
 /// An IPv4 or IPv6 address in the usual text form; leading zeros and IPv4-mapped forms are parsed as Rust does.
@@ -210,9 +260,14 @@ pub fn cidr(value: &str) -> Vec<String> {
             Ok(IpAddr::V6(_)) => 128,
             Err(_) => return false,
         };
-        length.bytes().all(|byte| byte.is_ascii_digit()) && length.parse::<u8>().is_ok_and(|length| length <= bits)
+        length.bytes().all(|byte| byte.is_ascii_digit())
+            && length.parse::<u8>().is_ok_and(|length| length <= bits)
     });
-    if valid { Vec::new() } else { vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()] }
+    if valid {
+        Vec::new()
+    } else {
+        vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()]
+    }
 }
 
 /// IANA service names, as ports of containers and services have.
@@ -221,8 +276,14 @@ pub fn port_name(value: &str) -> Vec<String> {
     if value.len() > 15 {
         problems.push(too_long(15));
     }
-    if value.is_empty() || !value.bytes().all(|byte| lower_alphanumeric(byte) || byte == b'-') {
-        problems.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
+    if value.is_empty()
+        || !value
+            .bytes()
+            .all(|byte| lower_alphanumeric(byte) || byte == b'-')
+    {
+        problems.push(
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned(),
+        );
     }
     if !value.bytes().any(|byte| byte.is_ascii_lowercase()) {
         problems.push("must contain at least one letter (a-z)".to_owned());
@@ -241,12 +302,18 @@ pub fn port_number(value: i64) -> Vec<String> {
 }
 
 pub fn in_range(value: i64, low: i64, high: i64) -> Vec<String> {
-    if (low..=high).contains(&value) { Vec::new() } else { vec![format!("must be between {low} and {high}, inclusive")] }
+    if (low..=high).contains(&value) {
+        Vec::new()
+    } else {
+        vec![format!("must be between {low} and {high}, inclusive")]
+    }
 }
 
 /// `25%`
 pub fn percent(value: &str) -> Vec<String> {
-    let digits = value.strip_suffix('%').filter(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let digits = value
+        .strip_suffix('%')
+        .filter(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
     if digits.is_some() {
         return Vec::new();
     }
@@ -255,7 +322,11 @@ pub fn percent(value: &str) -> Vec<String> {
 }
 
 pub fn http_header_name(value: &str) -> Vec<String> {
-    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+    if !value.is_empty()
+        && value
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    {
         return Vec::new();
     }
     let rule = "a valid HTTP header must consist of alphanumeric characters or '-'";
@@ -288,7 +359,11 @@ mod tests {
         );
         check(dns1035_label, "a1", "");
         assert_eq!(dns1035_label("1a").len(), 1);
-        check(dns1123_label, &"a".repeat(64), "must be no more than 63 characters");
+        check(
+            dns1123_label,
+            &"a".repeat(64),
+            "must be no more than 63 characters",
+        );
     }
 
     #[test]
@@ -298,20 +373,35 @@ mod tests {
         assert_eq!(qualified_name("a/b/c").len(), 1);
         assert_eq!(qualified_name("a/").len(), 2);
         check(label_value, "", "");
-        check(label_value, &"a".repeat(64), "must be no more than 63 bytes");
-        assert!(label_value("a b")[0].starts_with("a valid label must be an empty string or consist of"));
+        check(
+            label_value,
+            &"a".repeat(64),
+            "must be no more than 63 bytes",
+        );
+        assert!(
+            label_value("a b")[0]
+                .starts_with("a valid label must be an empty string or consist of")
+        );
     }
 
     #[test]
     fn others() {
         check(port_name, "http", "");
-        check(port_name, "1--", "must contain at least one letter (a-z); must not contain consecutive hyphens; must not begin or end with a hyphen");
+        check(
+            port_name,
+            "1--",
+            "must contain at least one letter (a-z); must not contain consecutive hyphens; must not begin or end with a hyphen",
+        );
         check(percent, "25%", "");
         assert_eq!(percent("%").len(), 1);
         check(config_map_key, "..data", "must not start with '..'");
         check(env_var_name, "MY VAR", "");
         assert_eq!(env_var_name("A=B").len(), 1);
-        check(cidr, "10.0.0.0/33", "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+        check(
+            cidr,
+            "10.0.0.0/33",
+            "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+        );
         check(ip, "::1", "");
     }
 }

@@ -56,24 +56,40 @@ const BINARY_SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 const DECIMAL_SUFFIXES: [&str; 10] = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
 
 impl Quantity {
-    pub const ZERO: Quantity = Quantity { value: 0, scale: 0, format: Format::DecimalSi };
+    pub const ZERO: Quantity = Quantity {
+        value: 0,
+        scale: 0,
+        format: Format::DecimalSi,
+    };
 
     pub fn parse(text: &str) -> Result<Self, QuantityError> {
         scan(text).map(|(quantity, _)| quantity)
     }
 
     pub fn from_value(value: i64) -> Self {
-        Quantity { value: i128::from(value), scale: 0, format: Format::DecimalSi }
+        Quantity {
+            value: i128::from(value),
+            scale: 0,
+            format: Format::DecimalSi,
+        }
     }
 
     /// `1500` is `1500m`.
     pub fn from_milli(value: i64) -> Self {
-        Quantity { value: i128::from(value), scale: -3, format: Format::DecimalSi }
+        Quantity {
+            value: i128::from(value),
+            scale: -3,
+            format: Format::DecimalSi,
+        }
     }
 
     /// An amount of bytes, printed with binary suffixes.
     pub fn from_bytes(value: i64) -> Self {
-        Quantity { value: i128::from(value), scale: 0, format: Format::BinarySi }
+        Quantity {
+            value: i128::from(value),
+            scale: 0,
+            format: Format::BinarySi,
+        }
     }
 
     pub fn format(&self) -> Format {
@@ -110,8 +126,12 @@ impl Quantity {
     }
 
     /// Times `factor`, saturating.
+    #[allow(clippy::should_implement_trait)] // Callers need no import for it.
     pub fn mul(self, factor: i64) -> Self {
-        Quantity { value: self.value.saturating_mul(i128::from(factor)), ..self }
+        Quantity {
+            value: self.value.saturating_mul(i128::from(factor)),
+            ..self
+        }
     }
 
     pub fn as_f64(&self) -> f64 {
@@ -126,7 +146,15 @@ impl Quantity {
         match 10i128.checked_pow((scale - self.scale) as u32) {
             Some(divisor) => {
                 let remainder = self.value % divisor;
-                (self.value / divisor + if remainder == 0 { 0 } else { self.value.signum() }, remainder == 0)
+                (
+                    self.value / divisor
+                        + if remainder == 0 {
+                            0
+                        } else {
+                            self.value.signum()
+                        },
+                    remainder == 0,
+                )
             }
             None => (self.value.signum(), self.value == 0),
         }
@@ -147,7 +175,11 @@ fn saturating_shift(value: i128, decimals: i32) -> i128 {
 /// The form that the original would print after parsing `text`: itself where that is canonical already.
 pub fn canonical(text: &str) -> Result<Cow<'_, str>, QuantityError> {
     let (quantity, keeps_text) = scan(text)?;
-    Ok(if keeps_text { Cow::Borrowed(text) } else { Cow::Owned(quantity.to_string()) })
+    Ok(if keeps_text {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(quantity.to_string())
+    })
 }
 
 /// Parses, and says whether the original keeps the text as it stands (it does for a little more than canonical forms).
@@ -176,7 +208,11 @@ fn scan(text: &str) -> Result<(Quantity, bool), QuantityError> {
     if all.trim_start_matches('0').len() > 2 * DIGITS_MAX - 4 {
         return Err(QuantityError::Numeric);
     }
-    let mut value: i128 = if all.is_empty() { 0 } else { all.parse().map_err(|_| QuantityError::Numeric)? };
+    let mut value: i128 = if all.is_empty() {
+        0
+    } else {
+        all.parse().map_err(|_| QuantityError::Numeric)?
+    };
     let mut scale = -(kept as i32);
     let keeps_text = keeps_text(digits, fraction, value, binary, exponent);
     if binary {
@@ -185,13 +221,25 @@ fn scan(text: &str) -> Result<(Quantity, bool), QuantityError> {
         scale = scale.saturating_add(exponent);
     }
     if scale < NANO || lost {
-        let exact = Quantity { value, scale, format };
+        let exact = Quantity {
+            value,
+            scale,
+            format,
+        };
         value = exact.at_scale(NANO).0 + i128::from(lost && exact.at_scale(NANO).1);
         scale = NANO;
     }
-    let mut quantity = Quantity { value, scale, format };
+    let mut quantity = Quantity {
+        value,
+        scale,
+        format,
+    };
     if binary {
-        let cap = Quantity { value: BINARY_MAX, scale: 0, format };
+        let cap = Quantity {
+            value: BINARY_MAX,
+            scale: 0,
+            format,
+        };
         if quantity > cap {
             quantity = cap;
         }
@@ -223,7 +271,11 @@ fn keeps_text(digits: &str, fraction: &str, value: i128, binary: bool, exponent:
 
 /// Binary or decimal, the exponent, and how it was written.
 fn interpret_suffix(suffix: &str) -> Option<(bool, i32, Format)> {
-    if let Some(at) = BINARY_SUFFIXES.iter().skip(1).position(|known| *known == suffix) {
+    if let Some(at) = BINARY_SUFFIXES
+        .iter()
+        .skip(1)
+        .position(|known| *known == suffix)
+    {
         return Some((true, (at as i32 + 1) * 10, Format::BinarySi));
     }
     if let Some(at) = DECIMAL_SUFFIXES.iter().position(|known| *known == suffix) {
@@ -255,11 +307,19 @@ impl fmt::Display for Quantity {
         }
         let decimal_suffix = self.format != Format::DecimalExponent;
         let target = exponent.div_euclid(3) * 3;
-        let target = if decimal_suffix { target.min(EXA) } else { target };
+        let target = if decimal_suffix {
+            target.min(EXA)
+        } else {
+            target
+        };
         value = saturating_shift(value, exponent - target);
         match target {
             0 => write!(out, "{value}"),
-            _ if decimal_suffix => write!(out, "{value}{}", DECIMAL_SUFFIXES[((target - NANO) / 3) as usize]),
+            _ if decimal_suffix => write!(
+                out,
+                "{value}{}",
+                DECIMAL_SUFFIXES[((target - NANO) / 3) as usize]
+            ),
             _ => write!(out, "{value}e{target}"),
         }
     }
@@ -306,8 +366,16 @@ impl Add for Quantity {
     /// The sum, in the format of the first that is not zero, as the original does.
     fn add(self, other: Quantity) -> Quantity {
         let (left, right, scale) = self.aligned(other);
-        let format = if self.is_zero() { other.format } else { self.format };
-        Quantity { value: left.saturating_add(right), scale, format }
+        let format = if self.is_zero() {
+            other.format
+        } else {
+            self.format
+        };
+        Quantity {
+            value: left.saturating_add(right),
+            scale,
+            format,
+        }
     }
 }
 
@@ -323,7 +391,10 @@ impl Neg for Quantity {
     type Output = Quantity;
 
     fn neg(self) -> Quantity {
-        Quantity { value: self.value.saturating_neg(), ..self }
+        Quantity {
+            value: self.value.saturating_neg(),
+            ..self
+        }
     }
 }
 
@@ -357,8 +428,15 @@ mod tests {
 
     #[test]
     fn canonical_forms() {
-        for unchanged in ["0", "1", "100m", "1500m", "128Mi", "1Gi", "8Gi", "1E", "512Ei", "12e6", "-5", "+1", "1k", "1n", "1.500"] {
-            let expected = if unchanged == "512Ei" { "9223372036854775807" } else { unchanged };
+        for unchanged in [
+            "0", "1", "100m", "1500m", "128Mi", "1Gi", "8Gi", "1E", "512Ei", "12e6", "-5", "+1",
+            "1k", "1n", "1.500",
+        ] {
+            let expected = if unchanged == "512Ei" {
+                "9223372036854775807"
+            } else {
+                unchanged
+            };
             check(unchanged, expected);
         }
         check("1.5", "1500m");
@@ -398,6 +476,9 @@ mod tests {
         assert_eq!(Quantity::from_bytes(2048).to_string(), "2Ki");
         assert_eq!(Quantity::from_milli(250).to_string(), "250m");
         assert_eq!(parse("100m").mul(3).to_string(), "300m");
-        assert_eq!(["1", "2"].map(parse).into_iter().sum::<Quantity>().value(), 3);
+        assert_eq!(
+            ["1", "2"].map(parse).into_iter().sum::<Quantity>().value(),
+            3
+        );
     }
 }

@@ -9,7 +9,10 @@ use api::schema;
 use serde_json::{Map, Value};
 
 fn oracle() -> Option<Value> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/upstream/openapi-v2.json");
+    let beside = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../../shared/upstream/openapi-v2.json"
+    );
     let path = std::env::var("CORACLE_ORACLE").unwrap_or_else(|_| beside.to_owned());
     let text = std::fs::read(path).ok()?;
     Some(serde_json::from_slice(&text).expect("the oracle is JSON"))
@@ -32,18 +35,31 @@ fn the_table_matches_the_published_document() {
         eprintln!("skipped: no OpenAPI document of the original found");
         return;
     };
-    let definitions = oracle["definitions"].as_object().expect("definitions are an object");
+    let definitions = oracle["definitions"]
+        .as_object()
+        .expect("definitions are an object");
     let mut differences = Differences::default();
     for (name, theirs) in definitions {
         match schema::definition(name) {
-            Some(ours) => compare(name, &schema::openapi_v2_definition(ours), theirs, &mut differences),
+            Some(ours) => compare(
+                name,
+                &schema::openapi_v2_definition(ours),
+                theirs,
+                &mut differences,
+            ),
             None => differences.add("missing definition", name.clone()),
         }
     }
-    for ours in schema::definitions().filter(|ours| ours.published && !definitions.contains_key(ours.name)) {
+    for ours in
+        schema::definitions().filter(|ours| ours.published && !definitions.contains_key(ours.name))
+    {
         differences.add("definition of ours alone", ours.name.to_owned());
     }
-    let counts: Vec<(&str, usize)> = differences.0.iter().map(|(what, places)| (*what, places.len())).collect();
+    let counts: Vec<(&str, usize)> = differences
+        .0
+        .iter()
+        .map(|(what, places)| (*what, places.len()))
+        .collect();
     for (what, places) in &differences.0 {
         eprintln!("{what}: {}", places.len());
         for place in places.iter().take(12) {
@@ -64,8 +80,20 @@ const KNOWN: &[(&str, usize)] = &[
 
 fn compare(name: &str, ours: &Value, theirs: &Value, differences: &mut Differences) {
     let empty = Map::new();
-    let part = |value: &Value, key: &str| value.get(key).and_then(Value::as_object).cloned().unwrap_or_default();
-    for key in ["description", "required", "type", "format", "x-kubernetes-map-type"] {
+    let part = |value: &Value, key: &str| {
+        value
+            .get(key)
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default()
+    };
+    for key in [
+        "description",
+        "required",
+        "type",
+        "format",
+        "x-kubernetes-map-type",
+    ] {
         let what = match key {
             "description" => "definition's description",
             "required" => "required",
@@ -73,11 +101,25 @@ fn compare(name: &str, ours: &Value, theirs: &Value, differences: &mut Differenc
             _ => "definition's type",
         };
         if sorted(ours.get(key)) != sorted(theirs.get(key)) {
-            differences.add(what, format!("{name}: {} instead of {}", shown(ours.get(key)), shown(theirs.get(key))));
+            differences.add(
+                what,
+                format!(
+                    "{name}: {} instead of {}",
+                    shown(ours.get(key)),
+                    shown(theirs.get(key))
+                ),
+            );
         }
     }
     if kinds(ours) != kinds(theirs) {
-        differences.add("group, version, kind", format!("{name}: {} instead of {}", kinds(ours).len(), kinds(theirs).len()));
+        differences.add(
+            "group, version, kind",
+            format!(
+                "{name}: {} instead of {}",
+                kinds(ours).len(),
+                kinds(theirs).len()
+            ),
+        );
     }
     let (our_fields, their_fields) = (part(ours, "properties"), part(theirs, "properties"));
     for (field, theirs) in &their_fields {
@@ -86,7 +128,10 @@ fn compare(name: &str, ours: &Value, theirs: &Value, differences: &mut Differenc
             continue;
         };
         let theirs = theirs.as_object().unwrap_or(&empty);
-        for key in ours.keys().chain(theirs.keys().filter(|key| !ours.contains_key(*key))) {
+        for key in ours
+            .keys()
+            .chain(theirs.keys().filter(|key| !ours.contains_key(*key)))
+        {
             if ours.get(key) != theirs.get(key) {
                 let what = match key.as_str() {
                     "description" => "field's description",
@@ -97,11 +142,21 @@ fn compare(name: &str, ours: &Value, theirs: &Value, differences: &mut Differenc
                     "x-kubernetes-map-type" => "map type",
                     _ => "field's type",
                 };
-                differences.add(what, format!("{name}.{field}: {} instead of {}", shown(ours.get(key)), shown(theirs.get(key))));
+                differences.add(
+                    what,
+                    format!(
+                        "{name}.{field}: {} instead of {}",
+                        shown(ours.get(key)),
+                        shown(theirs.get(key))
+                    ),
+                );
             }
         }
     }
-    for field in our_fields.keys().filter(|field| !their_fields.contains_key(*field)) {
+    for field in our_fields
+        .keys()
+        .filter(|field| !their_fields.contains_key(*field))
+    {
         differences.add("field of ours alone", format!("{name}.{field}"));
     }
 }
@@ -115,7 +170,9 @@ fn sorted(value: Option<&Value>) -> Option<Value> {
 }
 
 fn kinds(definition: &Value) -> Vec<String> {
-    let list = definition.get("x-kubernetes-group-version-kind").and_then(Value::as_array);
+    let list = definition
+        .get("x-kubernetes-group-version-kind")
+        .and_then(Value::as_array);
     let mut kinds: Vec<String> = list.into_iter().flatten().map(Value::to_string).collect();
     kinds.sort();
     kinds

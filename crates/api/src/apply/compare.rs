@@ -33,13 +33,26 @@ impl Comparison {
 pub(super) fn compare(old: Option<&Value>, new: Option<&Value>, shape: Shape) -> Comparison {
     match (old, new) {
         (None, None) => Comparison::default(),
-        (None, Some(new)) => Comparison { added: whole_set(new, shape), ..Comparison::default() },
-        (Some(old), None) => Comparison { removed: whole_set(old, shape), ..Comparison::default() },
+        (None, Some(new)) => Comparison {
+            added: whole_set(new, shape),
+            ..Comparison::default()
+        },
+        (Some(old), None) => Comparison {
+            removed: whole_set(old, shape),
+            ..Comparison::default()
+        },
         (Some(old), Some(new)) if old == new => Comparison::default(),
         (Some(old), Some(new)) => match shape {
-            Shape::Struct(_) | Shape::Map(_) if !(is_empty(old) && is_empty(new)) => objects(old.as_object(), new.as_object(), shape),
-            Shape::Keyed(..) | Shape::Values if !(is_empty(old) && is_empty(new)) => lists(old.as_array(), new.as_array(), shape),
-            _ => Comparison { modified: Set::leaf(), ..Comparison::default() },
+            Shape::Struct(_) | Shape::Map(_) if !(is_empty(old) && is_empty(new)) => {
+                objects(old.as_object(), new.as_object(), shape)
+            }
+            Shape::Keyed(..) | Shape::Values if !(is_empty(old) && is_empty(new)) => {
+                lists(old.as_array(), new.as_array(), shape)
+            }
+            _ => Comparison {
+                modified: Set::leaf(),
+                ..Comparison::default()
+            },
         },
     }
 }
@@ -52,17 +65,27 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-fn objects(old: Option<&Map<String, Value>>, new: Option<&Map<String, Value>>, shape: Shape) -> Comparison {
+fn objects(
+    old: Option<&Map<String, Value>>,
+    new: Option<&Map<String, Value>>,
+    shape: Shape,
+) -> Comparison {
     let mut found = Comparison::default();
     for (name, old) in old.into_iter().flatten() {
         let new = new.and_then(|new| new.get(name));
         if new != Some(old) {
-            found.attach(field_element(name), compare(Some(old), new, shape.child(name)));
+            found.attach(
+                field_element(name),
+                compare(Some(old), new, shape.child(name)),
+            );
         }
     }
     for (name, new) in new.into_iter().flatten() {
         if !old.is_some_and(|old| old.contains_key(name)) {
-            found.attach(field_element(name), compare(None, Some(new), shape.child(name)));
+            found.attach(
+                field_element(name),
+                compare(None, Some(new), shape.child(name)),
+            );
         }
     }
     found
@@ -79,10 +102,15 @@ fn lists(old: Option<&Vec<Value>>, new: Option<&Vec<Value>>, shape: Shape) -> Co
     }
     for (element, (old, new)) in pairs {
         let child = match (old.as_slice(), new.as_slice()) {
-            ([] | [_], [] | [_]) => compare(old.first().copied(), new.first().copied(), shape.element()),
+            ([] | [_], [] | [_]) => {
+                compare(old.first().copied(), new.first().copied(), shape.element())
+            }
             // Elements that share a key cannot be told apart: together they are one leaf.
             (same, also) if same == also => Comparison::default(),
-            _ => Comparison { modified: Set::leaf(), ..Comparison::default() },
+            _ => Comparison {
+                modified: Set::leaf(),
+                ..Comparison::default()
+            },
         };
         found.attach(element, child);
     }

@@ -37,7 +37,12 @@ pub(super) type Entries = BTreeMap<Owner, Owned>;
 impl Owner {
     pub fn new(manager: &Manager, applies: bool) -> Self {
         let version = if applies { "" } else { manager.api_version };
-        Owner { name: manager.name.to_owned(), applies, version: version.to_owned(), subresource: manager.subresource.to_owned() }
+        Owner {
+            name: manager.name.to_owned(),
+            applies,
+            version: version.to_owned(),
+            subresource: manager.subresource.to_owned(),
+        }
     }
 
     /// As conflicts name it: `"kubectl" using apps/v1`.
@@ -72,16 +77,36 @@ fn read_list(list: &[Value]) -> Option<Entries> {
             _ => return None,
         };
         let fields = entry.get("fieldsV1").filter(|fields| fields.is_object());
-        let (Some(fields), "FieldsV1", false) = (fields, text("fieldsType"), text("apiVersion").is_empty()) else { return None };
-        let manager = Manager { name: text("manager"), api_version: text("apiVersion"), subresource: text("subresource"), now: Timestamp::UNIX_EPOCH };
+        let (Some(fields), "FieldsV1", false) =
+            (fields, text("fieldsType"), text("apiVersion").is_empty())
+        else {
+            return None;
+        };
+        let manager = Manager {
+            name: text("manager"),
+            api_version: text("apiVersion"),
+            subresource: text("subresource"),
+            now: Timestamp::UNIX_EPOCH,
+        };
         let time = parse_time(text("time"), SECOND_LAYOUT).ok().flatten();
-        entries.insert(Owner::new(&manager, applies), Owned { set: Set::from_fields_v1(fields), api_version: text("apiVersion").to_owned(), time });
+        entries.insert(
+            Owner::new(&manager, applies),
+            Owned {
+                set: Set::from_fields_v1(fields),
+                api_version: text("apiVersion").to_owned(),
+                time,
+            },
+        );
     }
     Some(entries)
 }
 
 pub(super) fn list(object: &Value) -> &[Value] {
-    object.pointer("/metadata/managedFields").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    object
+        .pointer("/metadata/managedFields")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default()
 }
 
 /// A request empties the list by sending one blank entry.
@@ -94,16 +119,29 @@ pub(super) fn write(object: &mut Value, entries: Entries) {
     let mut sorted: Vec<(Owner, Owned)> = entries.into_iter().collect();
     sorted.sort_by(|(left, left_owned), (right, right_owned)| {
         let second = |owned: &Owned| owned.time.map_or(0, Timestamp::as_second);
-        right.applies.cmp(&left.applies).then(second(left_owned).cmp(&second(right_owned))).then_with(|| left.cmp(right))
+        right
+            .applies
+            .cmp(&left.applies)
+            .then(second(left_owned).cmp(&second(right_owned)))
+            .then_with(|| left.cmp(right))
     });
-    let list: Vec<Value> = sorted.into_iter().map(|(owner, owned)| entry(owner, owned)).collect();
+    let list: Vec<Value> = sorted
+        .into_iter()
+        .map(|(owner, owned)| entry(owner, owned))
+        .collect();
     replace(object, list);
 }
 
 pub(super) fn replace(object: &mut Value, list: Vec<Value>) {
-    let Some(object) = object.as_object_mut() else { return };
-    let metadata = object.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
-    let Some(metadata) = metadata.as_object_mut() else { return };
+    let Some(object) = object.as_object_mut() else {
+        return;
+    };
+    let metadata = object
+        .entry("metadata")
+        .or_insert_with(|| Value::Object(Map::new()));
+    let Some(metadata) = metadata.as_object_mut() else {
+        return;
+    };
     if list.is_empty() {
         metadata.remove("managedFields");
     } else {
@@ -113,7 +151,11 @@ pub(super) fn replace(object: &mut Value, list: Vec<Value>) {
 
 /// The list itself, out of the object.
 pub(super) fn take(object: &mut Value) -> Vec<Value> {
-    match object.get_mut("metadata").and_then(Value::as_object_mut).and_then(|metadata| metadata.remove("managedFields")) {
+    match object
+        .get_mut("metadata")
+        .and_then(Value::as_object_mut)
+        .and_then(|metadata| metadata.remove("managedFields"))
+    {
         Some(Value::Array(list)) => list,
         _ => Vec::new(),
     }
@@ -142,9 +184,21 @@ pub(super) fn strip(set: &mut Set) {
     for name in ["f:apiVersion", "f:kind"] {
         set.children.remove(name);
     }
-    let Some(metadata) = set.children.get_mut("f:metadata") else { return };
+    let Some(metadata) = set.children.get_mut("f:metadata") else {
+        return;
+    };
     metadata.member = false;
-    for name in ["f:name", "f:namespace", "f:creationTimestamp", "f:selfLink", "f:uid", "f:clusterName", "f:generation", "f:managedFields", "f:resourceVersion"] {
+    for name in [
+        "f:name",
+        "f:namespace",
+        "f:creationTimestamp",
+        "f:selfLink",
+        "f:uid",
+        "f:clusterName",
+        "f:generation",
+        "f:managedFields",
+        "f:resourceVersion",
+    ] {
         metadata.children.remove(name);
     }
     if metadata.is_empty() {
@@ -177,18 +231,39 @@ pub(super) fn updated(mut list: Vec<Value>, manager: &Manager, changes: Comparis
     gained.union(changes.modified);
     let is_mine = |entry: &Value| {
         let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
-        (text("manager"), text("operation"), text("apiVersion"), text("subresource")) == (manager.name, "Update", manager.api_version, manager.subresource)
+        (
+            text("manager"),
+            text("operation"),
+            text("apiVersion"),
+            text("subresource"),
+        ) == (
+            manager.name,
+            "Update",
+            manager.api_version,
+            manager.subresource,
+        )
     };
     if !gained.is_empty() {
         let mine = list.iter().position(is_mine).map(|at| list.swap_remove(at));
-        let mut set = mine.map(|entry| Set::from_fields_v1(&entry["fieldsV1"])).unwrap_or_default();
+        let mut set = mine
+            .map(|entry| Set::from_fields_v1(&entry["fieldsV1"]))
+            .unwrap_or_default();
         // An entry whose last field was just taken reads as nothing, not as the whole object.
         set.member = false;
         set.union(gained);
-        let owned = Owned { set, api_version: manager.api_version.to_owned(), time: Some(manager.now) };
+        let owned = Owned {
+            set,
+            api_version: manager.api_version.to_owned(),
+            time: Some(manager.now),
+        };
         list.push(entry(Owner::new(manager, false), owned));
     }
-    list.retain(|entry| entry.get("fieldsV1").and_then(Value::as_object).is_some_and(|fields| !fields.is_empty()));
+    list.retain(|entry| {
+        entry
+            .get("fieldsV1")
+            .and_then(Value::as_object)
+            .is_some_and(|fields| !fields.is_empty())
+    });
     sort(&mut list);
     list
 }
@@ -196,7 +271,13 @@ pub(super) fn updated(mut list: Vec<Value>, manager: &Manager, changes: Comparis
 /// The order in which entries are written, for a list that is not decoded. Times are all of one form, and sort as text.
 fn sort(list: &mut [Value]) {
     let key = |entry: &Value| {
-        let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |name: &str| {
+            entry
+                .get(name)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         ["operation", "time", "manager", "apiVersion", "subresource"].map(text)
     };
     if list.len() > 1 {
@@ -205,16 +286,28 @@ fn sort(list: &mut [Value]) {
 }
 
 pub(super) fn has_too_many_updaters(list: &[Value]) -> bool {
-    list.iter().filter(|entry| entry["operation"] == "Update").count() > UPDATERS_MAX
+    list.iter()
+        .filter(|entry| entry["operation"] == "Update")
+        .count()
+        > UPDATERS_MAX
 }
 
 /// Merges the oldest updaters of the same version until few enough are left.
 pub(super) fn cap(entries: &mut Entries) {
-    let mut updaters: Vec<Owner> = entries.keys().filter(|owner| !owner.applies).cloned().collect();
+    let mut updaters: Vec<Owner> = entries
+        .keys()
+        .filter(|owner| !owner.applies)
+        .cloned()
+        .collect();
     if updaters.len() <= UPDATERS_MAX {
         return;
     }
-    updaters.sort_by_key(|owner| (entries[owner].time.map_or(0, Timestamp::as_second), owner.clone()));
+    updaters.sort_by_key(|owner| {
+        (
+            entries[owner].time.map_or(0, Timestamp::as_second),
+            owner.clone(),
+        )
+    });
     let mut left = updaters.len();
     let mut first_of_version: BTreeMap<String, Owner> = BTreeMap::new();
     for owner in updaters {
@@ -225,15 +318,24 @@ pub(super) fn cap(entries: &mut Entries) {
             first_of_version.insert(owner.version.clone(), owner);
             continue;
         };
-        let bucket = Owner { name: ANCIENT.to_owned(), applies: false, version: owner.version.clone(), subresource: String::new() };
+        let bucket = Owner {
+            name: ANCIENT.to_owned(),
+            applies: false,
+            version: owner.version.clone(),
+            subresource: String::new(),
+        };
         if !entries.contains_key(&bucket) {
-            let oldest = entries.remove(first).expect("the first of a version stays until it becomes the bucket");
+            let oldest = entries
+                .remove(first)
+                .expect("the first of a version stays until it becomes the bucket");
             entries.insert(bucket.clone(), oldest);
         }
         if owner == bucket {
             continue;
         }
-        let merged = entries.remove(&owner).expect("updaters were listed from the entries");
+        let merged = entries
+            .remove(&owner)
+            .expect("updaters were listed from the entries");
         let into = entries.get_mut(&bucket).expect("the bucket was made above");
         into.set.union(merged.set);
         into.time = merged.time;

@@ -64,12 +64,19 @@ impl fmt::Display for ApplyError {
         match self {
             ApplyError::Invalid(problem) => out.write_str(problem),
             ApplyError::Conflicts(conflicts) => match conflicts.as_slice() {
-                [Conflict { manager, field }] => write!(out, "Apply failed with 1 conflict: conflict with {manager}: {field}"),
+                [Conflict { manager, field }] => write!(
+                    out,
+                    "Apply failed with 1 conflict: conflict with {manager}: {field}"
+                ),
                 all => {
                     write!(out, "Apply failed with {} conflicts: ", all.len())?;
                     for (at, Conflict { manager, field }) in all.iter().enumerate() {
                         if at == 0 || all[at - 1].manager != *manager {
-                            write!(out, "{}conflicts with {manager}:", if at > 0 { "\n" } else { "" })?;
+                            write!(
+                                out,
+                                "{}conflicts with {manager}:",
+                                if at > 0 { "\n" } else { "" }
+                            )?;
                         }
                         write!(out, "\n- {field}")?;
                     }
@@ -83,7 +90,13 @@ impl fmt::Display for ApplyError {
 impl std::error::Error for ApplyError {}
 
 /// The object after `config` is applied to it, in normal form, with its managed fields. No `live` object: it is created.
-pub fn apply(live: Option<&Value>, config: &Value, manager: &Manager, force: bool, definition: &'static Definition) -> Result<Value, ApplyError> {
+pub fn apply(
+    live: Option<&Value>,
+    config: &Value,
+    manager: &Manager,
+    force: bool,
+    definition: &'static Definition,
+) -> Result<Value, ApplyError> {
     let shape = Shape::of(definition);
     check(config, shape)?;
     let mut entries = live.and_then(entries::read).unwrap_or_default();
@@ -93,9 +106,17 @@ pub fn apply(live: Option<&Value>, config: &Value, manager: &Manager, force: boo
     if entries.is_empty() && !compare(Some(&blank), Some(&live), shape).is_same() {
         own_all_before(&mut entries, &blank, &live, manager, shape);
     }
-    let step = Step { live: &live, config, manager, shape, definition };
+    let step = Step {
+        live: &live,
+        config,
+        manager,
+        shape,
+        definition,
+    };
     match step.run(entries.clone(), force) {
-        Err(ApplyError::Conflicts(conflicts)) if manager.name == KUBECTL => step.take_over(entries, conflicts),
+        Err(ApplyError::Conflicts(conflicts)) if manager.name == KUBECTL => {
+            step.take_over(entries, conflicts)
+        }
         other => other,
     }
 }
@@ -105,25 +126,60 @@ fn check(config: &Value, shape: Shape) -> Result<(), ApplyError> {
     let mut problems = Vec::new();
     shape::problems(config, shape, None, "", &mut problems);
     if !entries::list(config).is_empty() {
-        return Err(ApplyError::Invalid("metadata.managedFields must be nil".to_owned()));
+        return Err(ApplyError::Invalid(
+            "metadata.managedFields must be nil".to_owned(),
+        ));
     }
     if problems.is_empty() {
         return Ok(());
     }
-    let text = |name: &str| config.pointer(name).and_then(Value::as_str).unwrap_or_default();
-    let problems = if problems.len() == 1 { problems.remove(0) } else { format!("errors:\n  {}", problems.join("\n  ")) };
-    let (namespace, name, version, kind) = (text("/metadata/namespace"), text("/metadata/name"), text("/apiVersion"), text("/kind"));
-    Err(ApplyError::Invalid(format!("failed to create typed patch object ({namespace}/{name}; {version}, Kind={kind}): {problems}")))
+    let text = |name: &str| {
+        config
+            .pointer(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let problems = if problems.len() == 1 {
+        problems.remove(0)
+    } else {
+        format!("errors:\n  {}", problems.join("\n  "))
+    };
+    let (namespace, name, version, kind) = (
+        text("/metadata/namespace"),
+        text("/metadata/name"),
+        text("/apiVersion"),
+        text("/kind"),
+    );
+    Err(ApplyError::Invalid(format!(
+        "failed to create typed patch object ({namespace}/{name}; {version}, Kind={kind}): {problems}"
+    )))
 }
 
-fn own_all_before(entries: &mut Entries, blank: &Value, live: &Value, manager: &Manager, shape: Shape) {
+fn own_all_before(
+    entries: &mut Entries,
+    blank: &Value,
+    live: &Value,
+    manager: &Manager,
+    shape: Shape,
+) {
     let mut changes = compare(Some(blank), Some(live), shape);
     changes.added.union(changes.modified);
     let mut set = changes.added;
     entries::strip(&mut set);
     if !set.is_empty() {
-        let before = Manager { name: BEFORE_FIRST_APPLY, subresource: "", ..*manager };
-        entries.insert(Owner::new(&before, false), Owned { set, api_version: manager.api_version.to_owned(), time: Some(manager.now) });
+        let before = Manager {
+            name: BEFORE_FIRST_APPLY,
+            subresource: "",
+            ..*manager
+        };
+        entries.insert(
+            Owner::new(&before, false),
+            Owned {
+                set,
+                api_version: manager.api_version.to_owned(),
+                time: Some(manager.now),
+            },
+        );
     }
 }
 
@@ -141,7 +197,11 @@ impl Step<'_> {
         let last = entries.get(&owner).cloned();
         let set = shape::owned_set(self.config, self.shape);
         let merged = merge::merge(self.live.clone(), self.config, self.shape);
-        let owned = Owned { set, api_version: self.manager.api_version.to_owned(), time: Some(self.manager.now) };
+        let owned = Owned {
+            set,
+            api_version: self.manager.api_version.to_owned(),
+            time: Some(self.manager.now),
+        };
         entries.insert(owner.clone(), owned);
         let mut new = match &last {
             Some(last) => self.prune(&merged, &entries, &last.set),
@@ -150,7 +210,8 @@ impl Step<'_> {
         if let Some(owned) = entries.get_mut(&owner) {
             entries::strip(&mut owned.set); // Not before: the name that was applied keeps metadata from being pruned.
         }
-        json::normalise(&mut new, self.definition).map_err(|error| ApplyError::Invalid(error.to_string()))?;
+        json::normalise(&mut new, self.definition)
+            .map_err(|error| ApplyError::Invalid(error.to_string()))?;
         let changes = compare(Some(self.live), Some(&new), self.shape);
         if !force {
             let mut touched = changes.added.clone();
@@ -161,10 +222,12 @@ impl Step<'_> {
             }
         }
         entries::take_from_others(&mut entries, &owner, &changes);
-        if let (Some(last), Some(owned)) = (last, entries.get_mut(&owner)) {
-            if changes.is_same() && last.set == owned.set && last.api_version == owned.api_version {
-                owned.time = last.time; // Nothing happened.
-            }
+        if let (Some(last), Some(owned)) = (last, entries.get_mut(&owner))
+            && changes.is_same()
+            && last.set == owned.set
+            && last.api_version == owned.api_version
+        {
+            owned.time = last.time; // Nothing happened.
         }
         self.update_last_applied(&mut new);
         entries::write(&mut new, entries);
@@ -191,14 +254,32 @@ impl Step<'_> {
 
     /// kubectl may overrule what its own client-side apply has set and nobody has changed since.
     fn take_over(&self, entries: Entries, conflicts: Vec<Conflict>) -> Result<Value, ApplyError> {
-        let Some(last_applied) = self.live.pointer("/metadata/annotations").and_then(|annotations| annotations.get(LAST_APPLIED)).and_then(Value::as_str) else {
+        let Some(last_applied) = self
+            .live
+            .pointer("/metadata/annotations")
+            .and_then(|annotations| annotations.get(LAST_APPLIED))
+            .and_then(Value::as_str)
+        else {
             return Err(ApplyError::Conflicts(conflicts));
         };
-        let Ok(last_applied) = serde_json::from_str::<Value>(last_applied) else { return Err(ApplyError::Conflicts(conflicts)) };
+        let Ok(last_applied) = serde_json::from_str::<Value>(last_applied) else {
+            return Err(ApplyError::Conflicts(conflicts));
+        };
         let changes = compare(Some(&last_applied), Some(self.live), self.shape);
-        let allowed = shape::owned_set(&last_applied, self.shape).minus(&changes.modified).minus(&changes.added).minus(&changes.removed).paths();
-        let left: Vec<Conflict> = conflicts.into_iter().filter(|conflict| !allowed.contains(&conflict.field)).collect();
-        if left.is_empty() { self.run(entries, true) } else { Err(ApplyError::Conflicts(left)) }
+        let allowed = shape::owned_set(&last_applied, self.shape)
+            .minus(&changes.modified)
+            .minus(&changes.added)
+            .minus(&changes.removed)
+            .paths();
+        let left: Vec<Conflict> = conflicts
+            .into_iter()
+            .filter(|conflict| !allowed.contains(&conflict.field))
+            .collect();
+        if left.is_empty() {
+            self.run(entries, true)
+        } else {
+            Err(ApplyError::Conflicts(left))
+        }
     }
 
     /// Keeps client-side apply possible where it was used before.
@@ -206,7 +287,10 @@ impl Step<'_> {
         if self.manager.name != KUBECTL {
             return;
         }
-        if let Some(annotation) = new.pointer_mut("/metadata/annotations").and_then(|annotations| annotations.get_mut(LAST_APPLIED)) {
+        if let Some(annotation) = new
+            .pointer_mut("/metadata/annotations")
+            .and_then(|annotations| annotations.get_mut(LAST_APPLIED))
+        {
             *annotation = format!("{}\n", self.config).into();
         }
     }
@@ -214,10 +298,26 @@ impl Step<'_> {
 
 /// Puts back what names the object, should all of its metadata have gone.
 fn restore_identity(pruned: &mut Value, merged: &Value) {
-    let (Some(before), Some(pruned)) = (merged.get("metadata").and_then(Value::as_object), pruned.as_object_mut()) else { return };
-    let metadata = pruned.entry("metadata").or_insert_with(|| Value::Object(serde_json::Map::new()));
-    let Some(metadata) = metadata.as_object_mut() else { return };
-    for name in ["name", "namespace", "uid", "creationTimestamp", "generation", "resourceVersion"] {
+    let (Some(before), Some(pruned)) = (
+        merged.get("metadata").and_then(Value::as_object),
+        pruned.as_object_mut(),
+    ) else {
+        return;
+    };
+    let metadata = pruned
+        .entry("metadata")
+        .or_insert_with(|| Value::Object(serde_json::Map::new()));
+    let Some(metadata) = metadata.as_object_mut() else {
+        return;
+    };
+    for name in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "resourceVersion",
+    ] {
         if let (Some(value), None) = (before.get(name), metadata.get(name)) {
             metadata.insert(name.to_owned(), value.clone());
         }
@@ -228,14 +328,22 @@ fn conflicts(entries: &Entries, applier: &Owner, touched: &Set) -> Vec<Conflict>
     let mut found = Vec::new();
     for (owner, owned) in entries.iter().filter(|(owner, _)| *owner != applier) {
         let fields = owned.set.intersection(touched).paths();
-        found.extend(fields.into_iter().map(|field| Conflict { manager: owner.printed(), field }));
+        found.extend(fields.into_iter().map(|field| Conflict {
+            manager: owner.printed(),
+            field,
+        }));
     }
     found
 }
 
 /// Records a create, update or patch: what changed now belongs to this manager. Managed fields that the request
 /// carries count as the ones to go on from, those of a subresource request do not.
-pub fn record_update(old: Option<&Value>, new: &mut Value, manager: &Manager, definition: &'static Definition) {
+pub fn record_update(
+    old: Option<&Value>,
+    new: &mut Value,
+    manager: &Manager,
+    definition: &'static Definition,
+) {
     let shape = Shape::of(definition);
     let blank;
     let before = match old {
@@ -254,8 +362,14 @@ pub fn record_update(old: Option<&Value>, new: &mut Value, manager: &Manager, de
     let requested = entries::take(new);
     let kept = entries::list(before);
     let same = requested == kept;
-    let usable = manager.subresource.is_empty() && !requested.is_empty() && (same || entries::are_readable(&requested));
-    let list = if same || usable { requested } else { kept.to_vec() };
+    let usable = manager.subresource.is_empty()
+        && !requested.is_empty()
+        && (same || entries::are_readable(&requested));
+    let list = if same || usable {
+        requested
+    } else {
+        kept.to_vec()
+    };
     let untracked = old.is_some() && list.is_empty();
     if untracked || same && changes.is_same() {
         entries::replace(new, list);

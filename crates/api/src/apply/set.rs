@@ -15,7 +15,10 @@ pub(super) struct Set {
 
 impl Set {
     pub fn leaf() -> Self {
-        Set { member: true, children: BTreeMap::new() }
+        Set {
+            member: true,
+            children: BTreeMap::new(),
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -58,7 +61,10 @@ impl Set {
     }
 
     pub fn intersection(&self, other: &Set) -> Set {
-        let mut shared = Set { member: self.member && other.member, children: BTreeMap::new() };
+        let mut shared = Set {
+            member: self.member && other.member,
+            children: BTreeMap::new(),
+        };
         for (element, child) in &self.children {
             if let Some(theirs) = other.children.get(element) {
                 shared.attach(element.clone(), child.intersection(theirs));
@@ -77,8 +83,17 @@ impl Set {
 
     fn collect_paths(&self, prefix: &str, paths: &mut Vec<String>) {
         let extended = |element: &str| format!("{prefix}{}", printed(element));
-        paths.extend(self.children.iter().filter(|(_, child)| child.member).map(|(element, _)| extended(element)));
-        for (element, child) in self.children.iter().filter(|(_, child)| !child.children.is_empty()) {
+        paths.extend(
+            self.children
+                .iter()
+                .filter(|(_, child)| child.member)
+                .map(|(element, _)| extended(element)),
+        );
+        for (element, child) in self
+            .children
+            .iter()
+            .filter(|(_, child)| !child.children.is_empty())
+        {
             child.collect_paths(&extended(element), paths);
         }
     }
@@ -103,7 +118,11 @@ impl Set {
         if self.member && !self.children.is_empty() {
             fields.insert(MEMBER.to_owned(), Value::Object(Map::new()));
         }
-        fields.extend(self.children.into_iter().map(|(element, child)| (element, child.into_fields_v1())));
+        fields.extend(
+            self.children
+                .into_iter()
+                .map(|(element, child)| (element, child.into_fields_v1())),
+        );
         Value::Object(fields)
     }
 }
@@ -116,7 +135,9 @@ const MEMBER: &str = ".";
 pub(super) fn subtract_from_fields_v1(fields: &mut Map<String, Value>, removed: &Set) -> bool {
     let mut taken = false;
     for (element, removed) in &removed.children {
-        let Some(Value::Object(node)) = fields.get_mut(element) else { continue };
+        let Some(Value::Object(node)) = fields.get_mut(element) else {
+            continue;
+        };
         let was_member = node.is_empty() || node.contains_key(MEMBER);
         let stays_member = was_member && !removed.member;
         taken |= was_member != stays_member;
@@ -138,7 +159,10 @@ fn printed(element: &str) -> String {
         "v:" => format!("[={rest}]"),
         "k:" => {
             let keys: Map<String, Value> = serde_json::from_str(rest).unwrap_or_default();
-            let keys: Vec<String> = keys.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let keys: Vec<String> = keys
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
             format!("[{}]", keys.join(","))
         }
         _ => format!("[{rest}]"),

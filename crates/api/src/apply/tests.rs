@@ -9,7 +9,12 @@ fn deployment() -> &'static Definition {
 }
 
 fn manager(name: &str) -> Manager<'_> {
-    Manager { name, api_version: "apps/v1", subresource: "", now: "2026-01-01T00:00:00Z".parse().unwrap() }
+    Manager {
+        name,
+        api_version: "apps/v1",
+        subresource: "",
+        now: "2026-01-01T00:00:00Z".parse().unwrap(),
+    }
 }
 
 fn normal(mut value: Value, definition: &'static Definition) -> Value {
@@ -24,14 +29,17 @@ fn web(replicas: i64, image: &str) -> Value {
 }
 
 fn fields(object: &Value, manager: &str) -> Value {
-    let found = entries::list(object).iter().find(|entry| entry["manager"] == manager);
+    let found = entries::list(object)
+        .iter()
+        .find(|entry| entry["manager"] == manager);
     found.map_or(Value::Null, |entry| entry["fieldsV1"].clone())
 }
 
 #[test]
 fn create_records_what_the_original_records() {
     let mut new = normal(web(1, "nginx"), deployment());
-    new["spec"]["strategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%"}});
+    new["spec"]["strategy"] =
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%"}});
     new["spec"]["template"]["spec"]["securityContext"] = json!({});
     new["spec"]["template"]["spec"]["containers"][0]["ports"][0]["protocol"] = json!("TCP");
     record_update(None, &mut new, &manager("kubectl-create"), deployment());
@@ -58,7 +66,10 @@ fn updates_move_ownership() {
     second["metadata"]["labels"] = json!({"app": "web", "x": "y"});
     second["metadata"]["resourceVersion"] = json!("7");
     record_update(Some(&first), &mut second, &manager("b"), deployment());
-    assert_eq!(fields(&second, "b"), json!({"f:metadata": {"f:labels": {"f:x": {}}}, "f:spec": {"f:replicas": {}}}));
+    assert_eq!(
+        fields(&second, "b"),
+        json!({"f:metadata": {"f:labels": {"f:x": {}}}, "f:spec": {"f:replicas": {}}})
+    );
     assert!(fields(&second, "a")["f:spec"].get("f:replicas").is_none());
 
     // Nothing but server fields changed: nothing is recorded, whatever the request says of managed fields.
@@ -66,11 +77,17 @@ fn updates_move_ownership() {
     third["metadata"]["generation"] = json!(3);
     third["metadata"]["managedFields"] = json!([]);
     record_update(Some(&second), &mut third, &manager("c"), deployment());
-    assert_eq!(third["metadata"]["managedFields"], second["metadata"]["managedFields"]);
+    assert_eq!(
+        third["metadata"]["managedFields"],
+        second["metadata"]["managedFields"]
+    );
 
     // Removing a field takes it from whoever had it.
     let mut fourth = third.clone();
-    fourth["metadata"]["labels"].as_object_mut().unwrap().remove("x");
+    fourth["metadata"]["labels"]
+        .as_object_mut()
+        .unwrap()
+        .remove("x");
     record_update(Some(&third), &mut fourth, &manager("c"), deployment());
     assert_eq!(fields(&fourth, "b"), json!({"f:spec": {"f:replicas": {}}}));
     assert_eq!(fields(&fourth, "c"), Value::Null);
@@ -90,12 +107,21 @@ fn many_updaters_are_capped() {
         next["data"][format!("k{number}")] = json!("v");
         let name = format!("m{number}");
         let now = Timestamp::from_second(1_000_000 + number).unwrap();
-        let by = Manager { name: &name, api_version: "v1", subresource: "", now };
+        let by = Manager {
+            name: &name,
+            api_version: "v1",
+            subresource: "",
+            now,
+        };
         record_update((number > 0).then_some(&object), &mut next, &by, map);
         object = next;
     }
     assert_eq!(entries::list(&object).len(), 10);
-    assert!(fields(&object, "ancient-changes")["f:data"].get("f:k0").is_some());
+    assert!(
+        fields(&object, "ancient-changes")["f:data"]
+            .get("f:k0")
+            .is_some()
+    );
 }
 
 #[track_caller]
@@ -107,90 +133,215 @@ fn applied(live: Option<&Value>, config: &Value, name: &str) -> Value {
 fn apply_creates_conflicts_and_forces() {
     let live = applied(None, &web(3, "nginx:1"), "a");
     assert_eq!(live["spec"]["replicas"], 3);
-    assert_eq!(fields(&live, "a")["f:spec"]["f:template"]["f:spec"]["f:containers"]["k:{\"name\":\"nginx\"}"]["f:image"], json!({}));
+    assert_eq!(
+        fields(&live, "a")["f:spec"]["f:template"]["f:spec"]["f:containers"]["k:{\"name\":\"nginx\"}"]
+            ["f:image"],
+        json!({})
+    );
     assert!(fields(&live, "a")["f:metadata"].get("f:name").is_none());
 
-    let conflict = apply(Some(&live), &web(5, "nginx:1"), &manager("b"), false, deployment()).unwrap_err();
-    assert_eq!(conflict.to_string(), "Apply failed with 1 conflict: conflict with \"a\": .spec.replicas");
-    let conflict = apply(Some(&live), &web(5, "nginx:2"), &manager("b"), false, deployment()).unwrap_err();
+    let conflict = apply(
+        Some(&live),
+        &web(5, "nginx:1"),
+        &manager("b"),
+        false,
+        deployment(),
+    )
+    .unwrap_err();
+    assert_eq!(
+        conflict.to_string(),
+        "Apply failed with 1 conflict: conflict with \"a\": .spec.replicas"
+    );
+    let conflict = apply(
+        Some(&live),
+        &web(5, "nginx:2"),
+        &manager("b"),
+        false,
+        deployment(),
+    )
+    .unwrap_err();
     assert_eq!(
         conflict.to_string(),
         "Apply failed with 2 conflicts: conflicts with \"a\":\n- .spec.replicas\n- .spec.template.spec.containers[name=\"nginx\"].image"
     );
-    let forced = apply(Some(&live), &web(5, "nginx:1"), &manager("b"), true, deployment()).unwrap();
+    let forced = apply(
+        Some(&live),
+        &web(5, "nginx:1"),
+        &manager("b"),
+        true,
+        deployment(),
+    )
+    .unwrap();
     assert_eq!(forced["spec"]["replicas"], 5);
     assert!(fields(&forced, "a")["f:spec"].get("f:replicas").is_none());
     // The same value is shared.
-    assert!(fields(&forced, "a")["f:spec"].get("f:selector").is_some() && fields(&forced, "b")["f:spec"].get("f:selector").is_some());
+    assert!(
+        fields(&forced, "a")["f:spec"].get("f:selector").is_some()
+            && fields(&forced, "b")["f:spec"].get("f:selector").is_some()
+    );
 }
 
 #[test]
 fn updaters_conflict_with_their_version() {
     let mut live = normal(web(1, "nginx"), deployment());
-    record_update(None, &mut live, &manager("kubectl-client-side-apply"), deployment());
-    let error = apply(Some(&live), &web(2, "nginx"), &manager("other"), false, deployment()).unwrap_err();
-    assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"kubectl-client-side-apply\" using apps/v1: .spec.replicas");
+    record_update(
+        None,
+        &mut live,
+        &manager("kubectl-client-side-apply"),
+        deployment(),
+    );
+    let error = apply(
+        Some(&live),
+        &web(2, "nginx"),
+        &manager("other"),
+        false,
+        deployment(),
+    )
+    .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Apply failed with 1 conflict: conflict with \"kubectl-client-side-apply\" using apps/v1: .spec.replicas"
+    );
 
     // kubectl takes over what its client-side apply has set.
     live["metadata"]["annotations"] = json!({LAST_APPLIED: web(1, "nginx").to_string()});
     let taken = applied(Some(&live), &web(2, "nginx"), "kubectl");
     assert_eq!(taken["spec"]["replicas"], 2);
-    assert!(taken["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap().contains("\"replicas\":2"));
+    assert!(
+        taken["metadata"]["annotations"][LAST_APPLIED]
+            .as_str()
+            .unwrap()
+            .contains("\"replicas\":2")
+    );
     live["spec"]["replicas"] = json!(7);
-    assert!(apply(Some(&live), &web(2, "nginx"), &manager("kubectl"), false, deployment()).is_err());
+    assert!(
+        apply(
+            Some(&live),
+            &web(2, "nginx"),
+            &manager("kubectl"),
+            false,
+            deployment()
+        )
+        .is_err()
+    );
 }
 
 #[test]
 fn what_is_no_longer_applied_goes() {
     let mut with_more = web(3, "nginx:1");
-    with_more["spec"]["template"]["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "side", "image": "x"}));
+    with_more["spec"]["template"]["spec"]["containers"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"name": "side", "image": "x"}));
     with_more["metadata"]["labels"]["extra"] = json!("1");
     let live = applied(None, &with_more, "a");
     let mut less = web(3, "nginx:1");
     less["spec"].as_object_mut().unwrap().remove("replicas");
     let pruned = applied(Some(&live), &less, "a");
-    assert_eq!(pruned["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        pruned["spec"]["template"]["spec"]["containers"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
     assert_eq!(pruned["metadata"]["labels"], json!({"app": "web"}));
     assert!(pruned["spec"].get("replicas").is_none());
 
     // An element goes with what others have set inside of it, unless they own the element.
     let mut shared = live.clone();
     shared["spec"]["template"]["spec"]["containers"][1]["tty"] = json!(true);
-    record_update(Some(&live), &mut shared, &manager("controller"), deployment());
+    record_update(
+        Some(&live),
+        &mut shared,
+        &manager("controller"),
+        deployment(),
+    );
     let gone = applied(Some(&shared), &less, "a");
-    assert_eq!(gone["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        gone["spec"]["template"]["spec"]["containers"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
     assert_eq!(fields(&gone, "controller"), Value::Null);
 
     // What another manager owns stays.
     let both = applied(Some(&live), &with_more, "b");
-    assert_eq!(applied(Some(&both), &less, "a")["metadata"]["labels"], json!({"app": "web", "extra": "1"}));
+    assert_eq!(
+        applied(Some(&both), &less, "a")["metadata"]["labels"],
+        json!({"app": "web", "extra": "1"})
+    );
 }
 
 #[test]
 fn unfit_configurations() {
     let check = |config: Value, expected: &str| {
-        let error = apply(None, &config, &manager("a"), false, deployment()).unwrap_err().to_string();
-        assert_eq!(error, format!("failed to create typed patch object (/; , Kind=): {expected}"));
+        let error = apply(None, &config, &manager("a"), false, deployment())
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            format!("failed to create typed patch object (/; , Kind=): {expected}")
+        );
     };
-    check(json!({"spec": {"foo": 1}}), ".spec.foo: field not declared in schema");
-    check(json!({"spec": {"replicas": "1"}}), ".spec.replicas: expected numeric (int or float), got string");
-    check(json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}, {"name": "a"}]}}}}), ".spec.template.spec.containers: duplicate entries for key [name=\"a\"]");
-    check(json!({"spec": {"a": 1, "b": 2}}), "errors:\n  .spec.a: field not declared in schema\n  .spec.b: field not declared in schema");
-    let nobody = apply(None, &json!({"metadata": {"managedFields": [{"manager": "x"}]}}), &manager("a"), false, deployment());
-    assert_eq!(nobody.unwrap_err().to_string(), "metadata.managedFields must be nil");
+    check(
+        json!({"spec": {"foo": 1}}),
+        ".spec.foo: field not declared in schema",
+    );
+    check(
+        json!({"spec": {"replicas": "1"}}),
+        ".spec.replicas: expected numeric (int or float), got string",
+    );
+    check(
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}, {"name": "a"}]}}}}),
+        ".spec.template.spec.containers: duplicate entries for key [name=\"a\"]",
+    );
+    check(
+        json!({"spec": {"a": 1, "b": 2}}),
+        "errors:\n  .spec.a: field not declared in schema\n  .spec.b: field not declared in schema",
+    );
+    let nobody = apply(
+        None,
+        &json!({"metadata": {"managedFields": [{"manager": "x"}]}}),
+        &manager("a"),
+        false,
+        deployment(),
+    );
+    assert_eq!(
+        nobody.unwrap_err().to_string(),
+        "metadata.managedFields must be nil"
+    );
 }
 
 #[test]
 fn objects_without_records() {
     let live = normal(web(1, "nginx"), deployment());
-    let error = apply(Some(&live), &web(2, "nginx"), &manager("a"), false, deployment()).unwrap_err();
-    assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"before-first-apply\" using apps/v1: .spec.replicas");
+    let error = apply(
+        Some(&live),
+        &web(2, "nginx"),
+        &manager("a"),
+        false,
+        deployment(),
+    )
+    .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Apply failed with 1 conflict: conflict with \"before-first-apply\" using apps/v1: .spec.replicas"
+    );
 }
 
 #[test]
 fn list_order() {
     let live = json!(["a", "b", "c", "d"]);
-    let check = |config: Value, expected: Value| assert_eq!(merge::merge(live.clone(), &config, Shape::Values), expected, "{config}");
+    let check = |config: Value, expected: Value| {
+        assert_eq!(
+            merge::merge(live.clone(), &config, Shape::Values),
+            expected,
+            "{config}"
+        )
+    };
     check(json!(["c", "a"]), json!(["b", "c", "d", "a"]));
     check(json!(["x", "b"]), json!(["a", "x", "b", "c", "d"]));
     check(json!(["b", "x"]), json!(["a", "b", "c", "d", "x"]));
@@ -203,20 +354,30 @@ mod laws {
     /// A configuration of few names, so that collisions are common.
     fn config() -> impl Strategy<Value = Value> {
         let name = prop::sample::select(vec!["a", "b", "c"]);
-        let container = (name.clone(), prop::option::of(0..3i32), prop::collection::btree_map(name.clone(), 0..2i32, 0..3usize)).prop_map(|(name, image, env)| {
-            let env: Vec<Value> = env.into_iter().map(|(name, value)| json!({"name": name, "value": value.to_string()})).collect();
-            let mut container = json!({"name": name});
-            if !env.is_empty() {
-                container["env"] = env.into();
-            }
-            if let Some(image) = image {
-                container["image"] = json!(format!("i{image}"));
-            }
-            container
-        });
+        let container = (
+            name.clone(),
+            prop::option::of(0..3i32),
+            prop::collection::btree_map(name.clone(), 0..2i32, 0..3usize),
+        )
+            .prop_map(|(name, image, env)| {
+                let env: Vec<Value> = env
+                    .into_iter()
+                    .map(|(name, value)| json!({"name": name, "value": value.to_string()}))
+                    .collect();
+                let mut container = json!({"name": name});
+                if !env.is_empty() {
+                    container["env"] = env.into();
+                }
+                if let Some(image) = image {
+                    container["image"] = json!(format!("i{image}"));
+                }
+                container
+            });
         let containers = prop::collection::vec(container, 0..3).prop_map(|list| {
             let mut seen = std::collections::HashSet::new();
-            list.into_iter().filter(|item| seen.insert(item["name"].to_string())).collect::<Vec<_>>()
+            list.into_iter()
+                .filter(|item| seen.insert(item["name"].to_string()))
+                .collect::<Vec<_>>()
         });
         (prop::option::of(0..3i32), prop::collection::btree_map(name.clone(), 0..2i32, 0..3usize), containers, prop::collection::btree_set(name, 0..3)).prop_map(|(replicas, labels, containers, finalizers)| {
             let labels: serde_json::Map<String, Value> = labels.into_iter().map(|(name, value)| (name.to_owned(), json!(value.to_string()))).collect();
@@ -240,7 +401,11 @@ mod laws {
 
     /// Every leaf of the configuration stands in the object.
     fn contains(object: &Value, config: &Value, shape: Shape) -> bool {
-        let changes = compare(Some(object), Some(&merge::merge(object.clone(), config, shape)), shape);
+        let changes = compare(
+            Some(object),
+            Some(&merge::merge(object.clone(), config, shape)),
+            shape,
+        );
         changes.modified.is_empty() && changes.added.is_empty()
     }
 

@@ -11,7 +11,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Number, Value};
 
 use super::scan::{Scanned, Scanner};
-use super::{Budget, DecodeError, MICRO_LAYOUT, PROBLEMS_MAX, SECOND_LAYOUT, empty_element, is_empty, parse_time, print_time, written_when_empty};
+use super::{
+    Budget, DecodeError, MICRO_LAYOUT, PROBLEMS_MAX, SECOND_LAYOUT, empty_element, is_empty,
+    parse_time, print_time, written_when_empty,
+};
 use crate::quantity;
 use crate::schema::{Definition, Field, Type};
 
@@ -43,7 +46,10 @@ struct Place<'p> {
 
 pub(super) fn decode(text: &str, definition: &'static Definition) -> Scanned<(Value, Vec<String>)> {
     let mut decoder = Decoder::new(text);
-    let place = Place { owner: None, path: Path::Root };
+    let place = Place {
+        owner: None,
+        path: Path::Root,
+    };
     let value = decoder.value(&Type::Object(definition), place)?;
     decoder.finish(value.unwrap_or_else(|| empty_element(&Type::Object(definition))))
 }
@@ -80,7 +86,11 @@ pub(super) fn type_meta(text: &str) -> Scanned<(String, String)> {
             b'n' => scanner.literal("null")?,
             _ => {
                 let found = described(scanner.skip()?);
-                return Err(DecodeError::Type { found, field: Some(format!(".{key}")), wanted: "string".to_owned() });
+                return Err(DecodeError::Type {
+                    found,
+                    field: Some(format!(".{key}")),
+                    wanted: "string".to_owned(),
+                });
             }
         }
     }
@@ -90,7 +100,14 @@ pub(super) fn type_meta(text: &str) -> Scanned<(String, String)> {
 
 impl<'a> Decoder<'a> {
     fn new(text: &'a str) -> Self {
-        Decoder { scanner: Scanner::new(text), first_type_error: None, problems: Vec::new(), seen_problems: HashSet::new(), budget: Budget::default(), strict: true }
+        Decoder {
+            scanner: Scanner::new(text),
+            first_type_error: None,
+            problems: Vec::new(),
+            seen_problems: HashSet::new(),
+            budget: Budget::default(),
+            strict: true,
+        }
     }
 
     fn finish(mut self, value: Value) -> Scanned<(Value, Vec<String>)> {
@@ -114,7 +131,8 @@ impl<'a> Decoder<'a> {
             (Type::Map(values), b'{') => self.map(values, place).map(Some),
             (Type::List(elements), b'[') => self.list(elements, place).map(Some),
             (Type::Boolean, b't' | b'f') => {
-                self.scanner.literal(if first == b't' { "true" } else { "false" })?;
+                self.scanner
+                    .literal(if first == b't' { "true" } else { "false" })?;
                 Ok(Some(Value::Bool(first == b't')))
             }
             (Type::Int32 | Type::Int64 | Type::Double, b'-' | b'0'..=b'9') => {
@@ -127,7 +145,9 @@ impl<'a> Decoder<'a> {
             (Type::Time, _) => self.time(SECOND_LAYOUT),
             (Type::MicroTime, _) => self.time(MICRO_LAYOUT),
             (Type::IntOrString, _) => self.int_or_string().map(Some),
-            (Type::SchemaOrArray | Type::SchemaOrBool | Type::SchemaOrStringArray, _) => self.schema_or(kind, place),
+            (Type::SchemaOrArray | Type::SchemaOrBool | Type::SchemaOrStringArray, _) => {
+                self.schema_or(kind, place)
+            }
             _ => {
                 let found = described(self.scanner.skip()?);
                 self.wrong_type(found, kind, place);
@@ -144,7 +164,10 @@ impl<'a> Decoder<'a> {
         let mut first = true;
         while let Some(key) = self.scanner.key(first)? {
             first = false;
-            let Ok(index) = definition.fields.binary_search_by(|field| field.name.cmp(&key)) else {
+            let Ok(index) = definition
+                .fields
+                .binary_search_by(|field| field.name.cmp(&key))
+            else {
                 self.problem("unknown", place.path, &key);
                 self.scanner.skip()?;
                 continue;
@@ -155,11 +178,19 @@ impl<'a> Decoder<'a> {
                 self.problem("duplicate", place.path, field.name);
             }
             seen |= bit;
-            let inner = Place { owner: Some(definition), path: Path::Field(&place.path, field.name) };
+            let inner = Place {
+                owner: Some(definition),
+                path: Path::Field(&place.path, field.name),
+            };
             let value = self.value(&field.kind, inner)?;
             put(&mut out, field, value);
         }
-        for (index, field) in definition.fields.iter().enumerate().filter(|(_, field)| field.always_written) {
+        for (index, field) in definition
+            .fields
+            .iter()
+            .enumerate()
+            .filter(|(_, field)| field.always_written)
+        {
             if seen & 1u128 << index == 0 || !out.contains_key(field.name) {
                 self.budget.spend()?;
                 out.insert(field.name.to_owned(), written_when_empty(field));
@@ -172,7 +203,10 @@ impl<'a> Decoder<'a> {
         self.scanner.open()?;
         let mut out = Vec::new();
         while self.scanner.element(out.is_empty())? {
-            let inner = Place { path: Path::Index(&place.path, out.len()), ..place };
+            let inner = Place {
+                path: Path::Index(&place.path, out.len()),
+                ..place
+            };
             let value = self.value(elements, inner)?;
             out.push(value.unwrap_or_else(|| empty_element(elements)));
         }
@@ -188,8 +222,13 @@ impl<'a> Decoder<'a> {
             if out.contains_key(key.as_ref()) {
                 self.problem("duplicate", place.path, &key);
             }
-            let inner = Place { path: Path::Key(&place.path, &key), ..place };
-            let value = self.value(values, inner)?.unwrap_or_else(|| empty_element(values));
+            let inner = Place {
+                path: Path::Key(&place.path, &key),
+                ..place
+            };
+            let value = self
+                .value(values, inner)?
+                .unwrap_or_else(|| empty_element(values));
             out.insert(key.into_owned(), value);
         }
         Ok(Value::Object(out))
@@ -199,7 +238,11 @@ impl<'a> Decoder<'a> {
         let value = match kind {
             Type::Int32 => text.parse::<i32>().ok().map(Number::from),
             Type::Int64 => text.parse::<i64>().ok().map(Number::from),
-            _ => text.parse::<f64>().ok().filter(|value| value.is_finite()).and_then(float),
+            _ => text
+                .parse::<f64>()
+                .ok()
+                .filter(|value| value.is_finite())
+                .and_then(float),
         };
         if value.is_none() {
             self.wrong_type(format!("number {text}"), kind, place);
@@ -209,7 +252,11 @@ impl<'a> Decoder<'a> {
 
     fn bytes(&mut self) -> Scanned<Option<Value>> {
         let text = self.scanner.string()?;
-        let text = if text.contains(['\r', '\n']) { Cow::Owned(text.replace(['\r', '\n'], "")) } else { text };
+        let text = if text.contains(['\r', '\n']) {
+            Cow::Owned(text.replace(['\r', '\n'], ""))
+        } else {
+            text
+        };
         match check_base64(&text) {
             Ok(()) => Ok(Some(Value::String(text.into_owned()))),
             Err(at) => {
@@ -221,15 +268,24 @@ impl<'a> Decoder<'a> {
     }
 
     fn quantity(&mut self) -> Scanned<Value> {
-        let text = if self.scanner.peek()? == b'"' { self.scanner.string()? } else { Cow::Borrowed(self.scanner.skip()?) };
-        let canonical = quantity::canonical(text.trim()).map_err(|error| DecodeError::Value(error.to_string()))?;
+        let text = if self.scanner.peek()? == b'"' {
+            self.scanner.string()?
+        } else {
+            Cow::Borrowed(self.scanner.skip()?)
+        };
+        let canonical = quantity::canonical(text.trim())
+            .map_err(|error| DecodeError::Value(error.to_string()))?;
         Ok(Value::String(canonical.into_owned()))
     }
 
     fn time(&mut self, layout: &str) -> Scanned<Option<Value>> {
         if self.scanner.peek()? != b'"' {
             let found = described(self.scanner.skip()?);
-            return Err(DecodeError::Type { found, field: None, wanted: "string".to_owned() });
+            return Err(DecodeError::Type {
+                found,
+                field: None,
+                wanted: "string".to_owned(),
+            });
         }
         let text = self.scanner.string()?;
         let time = parse_time(&text, layout).map_err(DecodeError::Value)?;
@@ -244,8 +300,17 @@ impl<'a> Decoder<'a> {
         match text.parse::<i32>() {
             Ok(number) => Ok(number.into()),
             Err(_) => {
-                let found = if text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) { format!("number {text}") } else { described(text) };
-                Err(DecodeError::Type { found, field: None, wanted: "int32".to_owned() })
+                let found =
+                    if text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+                        format!("number {text}")
+                    } else {
+                        described(text)
+                    };
+                Err(DecodeError::Type {
+                    found,
+                    field: None,
+                    wanted: "int32".to_owned(),
+                })
             }
         }
     }
@@ -260,7 +325,9 @@ impl<'a> Decoder<'a> {
             (Type::SchemaOrArray, b'[') => self.list(&Type::Object(props), place).map(Some),
             (Type::SchemaOrStringArray, b'[') => self.list(&Type::String, place).map(Some),
             (Type::SchemaOrBool, b't' | b'f') => self.value(&Type::Boolean, place),
-            (Type::SchemaOrBool, _) => Err(DecodeError::Value("boolean or JSON schema expected".to_owned())),
+            (Type::SchemaOrBool, _) => Err(DecodeError::Value(
+                "boolean or JSON schema expected".to_owned(),
+            )),
             _ => self.scanner.skip().map(|_| None), // Go makes nothing of it, silently.
         };
         self.strict = strict;
@@ -303,7 +370,11 @@ impl<'a> Decoder<'a> {
             b'"' => Value::String(self.scanner.string()?.into_owned()),
             b'-' | b'0'..=b'9' => {
                 let text = self.scanner.number()?;
-                any_number(text).ok_or_else(|| DecodeError::Type { found: format!("number {text}"), field: None, wanted: "float64".to_owned() })?
+                any_number(text).ok_or_else(|| DecodeError::Type {
+                    found: format!("number {text}"),
+                    field: None,
+                    wanted: "float64".to_owned(),
+                })?
             }
             _ => match self.scanner.skip()? {
                 "true" => Value::Bool(true),
@@ -338,7 +409,11 @@ impl<'a> Decoder<'a> {
             place.path.field_names(&mut names);
             format!("{}.{}", owner.short_name(), names.join("."))
         });
-        self.first_type_error = Some(DecodeError::Type { found, field, wanted: go_type(kind) });
+        self.first_type_error = Some(DecodeError::Type {
+            found,
+            field,
+            wanted: go_type(kind),
+        });
     }
 }
 
@@ -357,21 +432,32 @@ fn put(out: &mut Map<String, Value>, field: &Field, value: Option<Value>) {
 /// Whole numbers print without a point, as Go prints them.
 pub(crate) fn float(value: f64) -> Option<Number> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
-    if value.fract() == 0.0 && value.abs() <= EXACT { Some(Number::from(value as i64)) } else { Number::from_f64(value) }
+    if value.fract() == 0.0 && value.abs() <= EXACT {
+        Some(Number::from(value as i64))
+    } else {
+        Number::from_f64(value)
+    }
 }
 
 fn any_number(text: &str) -> Option<Value> {
     if let Ok(whole) = text.parse::<i64>() {
         return Some(whole.into());
     }
-    text.parse::<f64>().ok().filter(|value| value.is_finite()).and_then(Number::from_f64).map(Value::Number)
+    text.parse::<f64>()
+        .ok()
+        .filter(|value| value.is_finite())
+        .and_then(Number::from_f64)
+        .map(Value::Number)
 }
 
 /// Where the text stops being padded base64, as Go counts.
 fn check_base64(text: &str) -> Result<(), usize> {
     match STANDARD.decode(text) {
         Ok(_) => Ok(()),
-        Err(base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol { offset: at, .. }) => Err(at),
+        Err(
+            base64::DecodeError::InvalidByte(at, _)
+            | base64::DecodeError::InvalidLastSymbol { offset: at, .. },
+        ) => Err(at),
         Err(_) => Err(text.len() / 4 * 4),
     }
 }
@@ -441,7 +527,10 @@ fn go_type(kind: &Type) -> String {
         Type::SchemaOrStringArray => "v1.JSONSchemaPropsOrStringArray".to_owned(),
         Type::Object(definition) => {
             let mut words = definition.name.rsplit('.');
-            let (name, package) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            let (name, package) = (
+                words.next().unwrap_or_default(),
+                words.next().unwrap_or_default(),
+            );
             format!("{package}.{name}")
         }
         Type::List(elements) => format!("[]{}", go_type(elements)),
@@ -452,5 +541,8 @@ fn go_type(kind: &Type) -> String {
 
 /// The definition that the unions of CustomResourceDefinition schemas hold.
 pub(crate) fn schema_props() -> &'static Definition {
-    crate::schema::definition("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps").expect("the table holds apiextensions/v1")
+    crate::schema::definition(
+        "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps",
+    )
+    .expect("the table holds apiextensions/v1")
 }

@@ -39,7 +39,10 @@ impl Default for Budget {
 
 impl Budget {
     pub(crate) fn spend(&mut self) -> Result<(), DecodeError> {
-        self.0 = self.0.checked_sub(1).ok_or_else(|| DecodeError::Syntax("the object has too many fields".to_owned()))?;
+        self.0 = self
+            .0
+            .checked_sub(1)
+            .ok_or_else(|| DecodeError::Syntax("the object has too many fields".to_owned()))?;
         Ok(())
     }
 }
@@ -73,8 +76,22 @@ impl fmt::Display for DecodeError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DecodeError::Syntax(problem) | DecodeError::Value(problem) => out.write_str(problem),
-            DecodeError::Type { found, field: Some(field), wanted } => write!(out, "json: cannot unmarshal {found} into Go struct field {field} of type {wanted}"),
-            DecodeError::Type { found, field: None, wanted } => write!(out, "json: cannot unmarshal {found} into Go value of type {wanted}"),
+            DecodeError::Type {
+                found,
+                field: Some(field),
+                wanted,
+            } => write!(
+                out,
+                "json: cannot unmarshal {found} into Go struct field {field} of type {wanted}"
+            ),
+            DecodeError::Type {
+                found,
+                field: None,
+                wanted,
+            } => write!(
+                out,
+                "json: cannot unmarshal {found} into Go value of type {wanted}"
+            ),
         }
     }
 }
@@ -85,18 +102,27 @@ impl std::error::Error for DecodeError {}
 pub fn decode(body: &[u8], definition: &'static Definition) -> Result<Decoded, DecodeError> {
     let text = String::from_utf8_lossy(body); // Go, too, replaces what is no UTF-8.
     let (value, strict_problems) = decode::decode(&text, definition)?;
-    Ok(Decoded { value, strict_problems })
+    Ok(Decoded {
+        value,
+        strict_problems,
+    })
 }
 
 /// Decodes JSON that has no schema, such as a patch or a custom resource; duplicate fields are named.
 pub fn decode_untyped(body: &[u8]) -> Result<Decoded, DecodeError> {
     let text = String::from_utf8_lossy(body);
     let (value, strict_problems) = decode::decode_untyped(&text)?;
-    Ok(Decoded { value, strict_problems })
+    Ok(Decoded {
+        value,
+        strict_problems,
+    })
 }
 
 /// The same for a value that came from YAML or a patch; returns the unknown fields.
-pub fn normalise(value: &mut Value, definition: &'static Definition) -> Result<Vec<String>, DecodeError> {
+pub fn normalise(
+    value: &mut Value,
+    definition: &'static Definition,
+) -> Result<Vec<String>, DecodeError> {
     let text = encode(value);
     let decoded = decode(&text, definition)?;
     *value = decoded.value;

@@ -14,7 +14,11 @@ pub(super) type Scanned<T> = Result<T, DecodeError>;
 
 impl<'a> Scanner<'a> {
     pub fn new(text: &'a str) -> Self {
-        Scanner { text, at: 0, depth: 0 }
+        Scanner {
+            text,
+            at: 0,
+            depth: 0,
+        }
     }
 
     /// The first byte of what comes next, white space skipped.
@@ -35,7 +39,9 @@ impl<'a> Scanner<'a> {
     }
 
     pub fn unexpected(&self, context: &str) -> DecodeError {
-        let Some(letter) = self.text[self.at..].chars().next() else { return end_of_input() };
+        let Some(letter) = self.text[self.at..].chars().next() else {
+            return end_of_input();
+        };
         let shown = match letter {
             '\'' => "'\\''".to_owned(),
             '"' => "'\"'".to_owned(),
@@ -131,7 +137,9 @@ impl<'a> Scanner<'a> {
     /// Moves to the next quote or backslash.
     fn plain_run(&mut self) -> Scanned<()> {
         let rest = &self.text.as_bytes()[self.at..];
-        let length = rest.iter().position(|byte| matches!(byte, b'"' | b'\\') || *byte < 0x20);
+        let length = rest
+            .iter()
+            .position(|byte| matches!(byte, b'"' | b'\\') || *byte < 0x20);
         self.at += length.unwrap_or(rest.len());
         match self.text.as_bytes().get(self.at) {
             None => Err(end_of_input()),
@@ -243,7 +251,12 @@ impl<'a> Scanner<'a> {
         for expected in word.bytes() {
             match self.byte() {
                 Some(found) if found == expected => self.at += 1,
-                Some(_) => return Err(self.unexpected(&format!("in literal {word} (expecting '{}')", char::from(expected)))),
+                Some(_) => {
+                    return Err(self.unexpected(&format!(
+                        "in literal {word} (expecting '{}')",
+                        char::from(expected)
+                    )));
+                }
                 None => return Err(end_of_input()),
             }
         }

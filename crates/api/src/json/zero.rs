@@ -9,7 +9,9 @@ pub(crate) fn is_empty(value: &Value, kind: &Type) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(value) => !value && matches!(kind, Type::Boolean),
-        Value::Number(value) => value.as_f64() == Some(0.0) && matches!(kind, Type::Int32 | Type::Int64 | Type::Double),
+        Value::Number(value) => {
+            value.as_f64() == Some(0.0) && matches!(kind, Type::Int32 | Type::Int64 | Type::Double)
+        }
         Value::String(value) => value.is_empty() && matches!(kind, Type::String | Type::Bytes),
         Value::Array(value) => value.is_empty() && matches!(kind, Type::List(_)),
         Value::Object(value) => value.is_empty() && matches!(kind, Type::Map(_)),
@@ -43,6 +45,11 @@ pub(crate) fn empty_element(kind: &Type) -> Value {
 
 /// A struct with nothing set.
 pub(crate) fn empty_object(definition: &Definition) -> Map<String, Value> {
-    let written = definition.fields.iter().filter(|field| field.always_written);
-    written.map(|field| (field.name.to_owned(), written_when_empty(field))).collect()
+    let written = definition
+        .fields
+        .iter()
+        .filter(|field| field.always_written);
+    written
+        .map(|field| (field.name.to_owned(), written_when_empty(field)))
+        .collect()
 }

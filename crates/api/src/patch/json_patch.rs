@@ -14,10 +14,15 @@ const MISSING: &str = "missing value";
 /// Applies the operations in order, or none of them.
 pub fn json_patch(doc: &Value, patch: &Value) -> Result<Value, PatchError> {
     let Value::Array(operations) = patch else {
-        return Err(PatchError::Malformed("json: cannot unmarshal object into Go value of type jsonpatch.Patch".to_owned()));
+        return Err(PatchError::Malformed(
+            "json: cannot unmarshal object into Go value of type jsonpatch.Patch".to_owned(),
+        ));
     };
     if operations.len() > OPERATIONS_MAX {
-        let problem = format!("The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {}", operations.len());
+        let problem = format!(
+            "The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {}",
+            operations.len()
+        );
         return Err(PatchError::DoesNotApply(problem));
     }
     let mut patched = doc.clone();
@@ -38,14 +43,23 @@ struct Operation<'a> {
 impl<'a> Operation<'a> {
     fn read(operation: &'a Value) -> Result<Self, PatchError> {
         let Value::Object(fields) = operation else {
-            return Err(PatchError::Malformed("json: cannot unmarshal value into Go value of type jsonpatch.Operation".to_owned()));
+            return Err(PatchError::Malformed(
+                "json: cannot unmarshal value into Go value of type jsonpatch.Operation".to_owned(),
+            ));
         };
         let text = |name: &str| fields.get(name).and_then(Value::as_str);
         let name = text("op").unwrap_or("unknown");
         let Some(path) = text("path") else {
-            return Err(does_not_apply(format!("{name} operation failed to decode path: {MISSING}")));
+            return Err(does_not_apply(format!(
+                "{name} operation failed to decode path: {MISSING}"
+            )));
         };
-        Ok(Operation { name, path: Pointer(path), from: text("from").map(Pointer), value: fields.get("value") })
+        Ok(Operation {
+            name,
+            path: Pointer(path),
+            from: text("from").map(Pointer),
+            value: fields.get("value"),
+        })
     }
 
     fn apply(&self, doc: &mut Value, copied: &mut usize) -> Result<(), PatchError> {
@@ -74,7 +88,12 @@ impl<'a> Operation<'a> {
     }
 
     fn source(&self) -> Result<Pointer<'a>, PatchError> {
-        self.from.ok_or_else(|| does_not_apply(format!("{} operation failed to decode from: {MISSING}", self.name)))
+        self.from.ok_or_else(|| {
+            does_not_apply(format!(
+                "{} operation failed to decode from: {MISSING}",
+                self.name
+            ))
+        })
     }
 
     fn add(&self, doc: &mut Value, value: Value) -> Result<(), PatchError> {
@@ -87,10 +106,20 @@ impl<'a> Operation<'a> {
             Some(Value::Object(fields)) => drop(fields.insert(key, value)),
             Some(Value::Array(elements)) if key == "-" => elements.push(value),
             Some(Value::Array(elements)) => {
-                let at = index(&key, elements.len(), elements.len() + 1).map_err(|problem| does_not_apply(format!("error in {} for path: '{path}': {problem}", self.name)))?;
+                let at = index(&key, elements.len(), elements.len() + 1).map_err(|problem| {
+                    does_not_apply(format!(
+                        "error in {} for path: '{path}': {problem}",
+                        self.name
+                    ))
+                })?;
                 elements.insert(at, value);
             }
-            _ => return Err(does_not_apply(format!("{} operation does not apply: doc is missing path: \"{path}\": {MISSING}", self.name))),
+            _ => {
+                return Err(does_not_apply(format!(
+                    "{} operation does not apply: doc is missing path: \"{path}\": {MISSING}",
+                    self.name
+                )));
+            }
         }
         Ok(())
     }
@@ -103,31 +132,53 @@ impl<'a> Operation<'a> {
             return Ok(());
         };
         if !matches!(parent.get(doc), Some(Value::Object(_) | Value::Array(_))) {
-            return Err(does_not_apply(format!("replace operation does not apply: doc is missing path: {path}: {MISSING}")));
+            return Err(does_not_apply(format!(
+                "replace operation does not apply: doc is missing path: {path}: {MISSING}"
+            )));
         }
         match self.path.get_mut(doc) {
             Some(slot) => {
                 *slot = value;
                 Ok(())
             }
-            None => Err(does_not_apply(format!("replace operation does not apply: doc is missing key: {path}: {MISSING}"))),
+            None => Err(does_not_apply(format!(
+                "replace operation does not apply: doc is missing key: {path}: {MISSING}"
+            ))),
         }
     }
 
     fn test(&self, doc: &Value) -> Result<(), PatchError> {
         let found = self.path.get(doc).unwrap_or(&Value::Null);
         let wanted = self.value.unwrap_or(&Value::Null);
-        if equal(found, wanted) { Ok(()) } else { Err(does_not_apply(format!("testing value {} failed: test failed", self.path.0))) }
+        if equal(found, wanted) {
+            Ok(())
+        } else {
+            Err(does_not_apply(format!(
+                "testing value {} failed: test failed",
+                self.path.0
+            )))
+        }
     }
 }
 
 /// `1` and `1.0` are the same number.
 fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
-        (Value::Number(left), Value::Number(right)) => left == right || left.as_f64() == right.as_f64(),
-        (Value::Array(left), Value::Array(right)) => left.len() == right.len() && left.iter().zip(right).all(|(left, right)| equal(left, right)),
+        (Value::Number(left), Value::Number(right)) => {
+            left == right || left.as_f64() == right.as_f64()
+        }
+        (Value::Array(left), Value::Array(right)) => {
+            left.len() == right.len()
+                && left
+                    .iter()
+                    .zip(right)
+                    .all(|(left, right)| equal(left, right))
+        }
         (Value::Object(left), Value::Object(right)) => {
-            left.len() == right.len() && left.iter().all(|(name, left)| right.get(name).is_some_and(|right| equal(left, right)))
+            left.len() == right.len()
+                && left
+                    .iter()
+                    .all(|(name, left)| right.get(name).is_some_and(|right| equal(left, right)))
         }
         _ => left == right,
     }
@@ -151,7 +202,9 @@ impl<'a> Pointer<'a> {
     fn get<'v>(&self, doc: &'v Value) -> Option<&'v Value> {
         self.keys().try_fold(doc, |value, key| match value {
             Value::Object(fields) => fields.get(&key),
-            Value::Array(elements) => elements.get(index(&key, elements.len(), elements.len()).ok()?),
+            Value::Array(elements) => {
+                elements.get(index(&key, elements.len(), elements.len()).ok()?)
+            }
             _ => None,
         })
     }
@@ -171,11 +224,25 @@ impl<'a> Pointer<'a> {
         self.0.split('/').skip(1).map(unescape)
     }
 
-    fn remove(&self, doc: &mut Value, missing: impl Fn() -> String, operation: &str) -> Result<Value, PatchError> {
+    fn remove(
+        &self,
+        doc: &mut Value,
+        missing: impl Fn() -> String,
+        operation: &str,
+    ) -> Result<Value, PatchError> {
         let (parent, key) = self.split().ok_or_else(|| does_not_apply(missing()))?;
-        let wrapped = |problem: String| does_not_apply(format!("error in {operation} for path: '{}': {problem}", self.0));
+        let wrapped = |problem: String| {
+            does_not_apply(format!(
+                "error in {operation} for path: '{}': {problem}",
+                self.0
+            ))
+        };
         match parent.get_mut(doc) {
-            Some(Value::Object(fields)) => fields.remove(&key).ok_or_else(|| wrapped(format!("unable to remove nonexistent key: {key}: {MISSING}"))),
+            Some(Value::Object(fields)) => fields.remove(&key).ok_or_else(|| {
+                wrapped(format!(
+                    "unable to remove nonexistent key: {key}: {MISSING}"
+                ))
+            }),
             Some(Value::Array(elements)) => {
                 let at = index(&key, elements.len(), elements.len()).map_err(wrapped)?;
                 Ok(elements.remove(at))
@@ -191,10 +258,18 @@ fn unescape(key: &str) -> String {
 
 /// An index below `limit`; negative ones count from the end.
 fn index(key: &str, length: usize, limit: usize) -> Result<usize, String> {
-    let number: i64 = key.parse().map_err(|_| format!("strconv.Atoi: parsing {key:?}: invalid syntax"))?;
-    let at = if number < 0 { number + length as i64 } else { number };
+    let number: i64 = key
+        .parse()
+        .map_err(|_| format!("strconv.Atoi: parsing {key:?}: invalid syntax"))?;
+    let at = if number < 0 {
+        number + length as i64
+    } else {
+        number
+    };
     match usize::try_from(at) {
         Ok(at) if at < limit => Ok(at),
-        _ => Err(format!("Unable to access invalid index: {number}: invalid index referenced")),
+        _ => Err(format!(
+            "Unable to access invalid index: {number}: invalid index referenced"
+        )),
     }
 }

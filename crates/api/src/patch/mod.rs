@@ -33,7 +33,9 @@ impl std::error::Error for PatchError {}
 
 /// RFC 7386: objects are merged, null removes, everything else replaces.
 pub fn merge_patch(doc: &Value, patch: &Value) -> Value {
-    let Value::Object(changes) = patch else { return patch.clone() };
+    let Value::Object(changes) = patch else {
+        return patch.clone();
+    };
     let mut merged = match doc {
         Value::Object(fields) => fields.clone(),
         _ => serde_json::Map::new(),

@@ -19,7 +19,11 @@ type Fields = Map<String, Value>;
 /// What is known of an object: nothing inside of maps and of fields without a schema.
 type Schema = Option<&'static Definition>;
 
-pub fn strategic_merge_patch(doc: &Value, patch: &Value, definition: &'static Definition) -> Result<Value, PatchError> {
+pub fn strategic_merge_patch(
+    doc: &Value,
+    patch: &Value,
+    definition: &'static Definition,
+) -> Result<Value, PatchError> {
     let (Value::Object(doc), Value::Object(patch)) = (doc, patch) else {
         return Err(malformed("invalid JSON document"));
     };
@@ -40,9 +44,14 @@ struct Strategy {
 }
 
 fn strategy(schema: Schema, name: &str) -> Result<Strategy, PatchError> {
-    let Some(definition) = schema else { return Ok(Strategy::default()) };
+    let Some(definition) = schema else {
+        return Ok(Strategy::default());
+    };
     let Some(field) = definition.field(name) else {
-        let problem = format!("unable to find api field in struct {} for the json field {name:?}", definition.short_name());
+        let problem = format!(
+            "unable to find api field in struct {} for the json field {name:?}",
+            definition.short_name()
+        );
         return Err(malformed(problem));
     };
     let inner = match field.kind {
@@ -50,15 +59,30 @@ fn strategy(schema: Schema, name: &str) -> Result<Strategy, PatchError> {
         _ => None,
     };
     let has = |wanted: &str| field.patch_strategy.split(',').any(|found| found == wanted);
-    Ok(Strategy { merge: has("merge"), replace: has("replace"), key: field.patch_merge_key, inner })
+    Ok(Strategy {
+        merge: has("merge"),
+        replace: has("replace"),
+        key: field.patch_merge_key,
+        inner,
+    })
 }
 
-fn merge_objects(mut original: Fields, mut patch: Fields, schema: Schema) -> Result<Fields, PatchError> {
+fn merge_objects(
+    mut original: Fields,
+    mut patch: Fields,
+    schema: Schema,
+) -> Result<Fields, PatchError> {
     match patch.remove(PATCH) {
         None => {}
         Some(Value::String(directive)) if directive == "replace" => return Ok(patch),
         Some(Value::String(directive)) if directive == "delete" => return Ok(Fields::new()),
-        Some(other) => return Err(malformed(format!("unknown patch type: {} in map: {}", bare(&other), Value::Object(patch)))),
+        Some(other) => {
+            return Err(malformed(format!(
+                "unknown patch type: {} in map: {}",
+                bare(&other),
+                Value::Object(patch)
+            )));
+        }
     }
     retain_keys(&mut original, &mut patch)?;
     order_lists(&mut original, &mut patch, schema)?;
@@ -75,11 +99,23 @@ fn merge_objects(mut original: Fields, mut patch: Fields, schema: Schema) -> Res
         let after = match (before, change) {
             (Some(Value::Object(before)), Value::Object(change)) => {
                 let strategy = strategy(schema, &name)?;
-                if strategy.replace { without_directives(Value::Object(change)) } else { Some(Value::Object(merge_objects(before, change, strategy.inner)?)) }
+                if strategy.replace {
+                    without_directives(Value::Object(change))
+                } else {
+                    Some(Value::Object(merge_objects(
+                        before,
+                        change,
+                        strategy.inner,
+                    )?))
+                }
             }
             (Some(Value::Array(before)), Value::Array(change)) => {
                 let strategy = strategy(schema, &name)?;
-                let merged = if strategy.merge { merge_lists(before, change, strategy)? } else { change };
+                let merged = if strategy.merge {
+                    merge_lists(before, change, strategy)?
+                } else {
+                    change
+                };
                 Some(Value::Array(merged))
             }
             (_, change) => without_directives(change),
@@ -95,24 +131,47 @@ fn merge_objects(mut original: Fields, mut patch: Fields, schema: Schema) -> Res
 fn without_directives(patch: Value) -> Option<Value> {
     match patch {
         Value::Object(mut fields) => {
-            if fields.get(PATCH).is_some_and(|directive| directive == "delete") {
+            if fields
+                .get(PATCH)
+                .is_some_and(|directive| directive == "delete")
+            {
                 return None;
             }
             fields.remove(PATCH);
-            let kept = fields.into_iter().filter(|(name, value)| !value.is_null() && !name.starts_with(DELETE_FROM_LIST) && !name.starts_with(ELEMENT_ORDER) && name != RETAIN_KEYS);
-            Some(Value::Object(kept.filter_map(|(name, value)| Some((name, without_directives(value)?))).collect()))
+            let kept = fields.into_iter().filter(|(name, value)| {
+                !value.is_null()
+                    && !name.starts_with(DELETE_FROM_LIST)
+                    && !name.starts_with(ELEMENT_ORDER)
+                    && name != RETAIN_KEYS
+            });
+            Some(Value::Object(
+                kept.filter_map(|(name, value)| Some((name, without_directives(value)?)))
+                    .collect(),
+            ))
         }
-        Value::Array(elements) => Some(Value::Array(elements.into_iter().filter_map(without_directives).collect())),
+        Value::Array(elements) => Some(Value::Array(
+            elements
+                .into_iter()
+                .filter_map(without_directives)
+                .collect(),
+        )),
         other => Some(other),
     }
 }
 
 /// `$retainKeys`: what the list does not name goes.
 fn retain_keys(original: &mut Fields, patch: &mut Fields) -> Result<(), PatchError> {
-    let Some(directive) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
-    let Value::Array(kept) = directive else { return Err(malformed("invalid patch format of retainKeys")) };
+    let Some(directive) = patch.remove(RETAIN_KEYS) else {
+        return Ok(());
+    };
+    let Value::Array(kept) = directive else {
+        return Err(malformed("invalid patch format of retainKeys"));
+    };
     let named = |name: &str| kept.iter().any(|found| found == name);
-    if patch.iter().any(|(name, value)| !value.is_null() && !name.starts_with('$') && !named(name)) {
+    if patch
+        .iter()
+        .any(|(name, value)| !value.is_null() && !name.starts_with('$') && !named(name))
+    {
         return Err(malformed("patch content doesn't match retainKeys list"));
     }
     original.retain(|name, _| named(name));
@@ -120,7 +179,9 @@ fn retain_keys(original: &mut Fields, patch: &mut Fields) -> Result<(), PatchErr
 }
 
 fn delete_from_list(original: &mut Fields, name: &str, deleted: &Value) -> Result<(), PatchError> {
-    let Value::Array(deleted) = deleted else { return Err(malformed("invalid patch format of primitive list")) };
+    let Value::Array(deleted) = deleted else {
+        return Err(malformed("invalid patch format of primitive list"));
+    };
     if let Some(Value::Array(elements)) = original.get_mut(name) {
         elements.retain(|element| !deleted.contains(element));
     }
@@ -128,8 +189,16 @@ fn delete_from_list(original: &mut Fields, name: &str, deleted: &Value) -> Resul
 }
 
 /// `$setElementOrder/x`: merges list `x` and puts it into the order given.
-fn order_lists(original: &mut Fields, patch: &mut Fields, schema: Schema) -> Result<(), PatchError> {
-    let directives: Vec<String> = patch.keys().filter(|name| name.starts_with(ELEMENT_ORDER)).cloned().collect();
+fn order_lists(
+    original: &mut Fields,
+    patch: &mut Fields,
+    schema: Schema,
+) -> Result<(), PatchError> {
+    let directives: Vec<String> = patch
+        .keys()
+        .filter(|name| name.starts_with(ELEMENT_ORDER))
+        .cloned()
+        .collect();
     for directive in directives {
         let name = &directive[ELEMENT_ORDER.len()..];
         let Some(Value::Array(order)) = patch.remove(&directive) else {
@@ -162,7 +231,9 @@ fn order_lists(original: &mut Fields, patch: &mut Fields, schema: Schema) -> Res
                 Some(Value::Array(change)) => change,
                 _ => continue,
             },
-            (Some(before), Some(change)) if strategy.merge => merge_lists(before, change, strategy)?,
+            (Some(before), Some(change)) if strategy.merge => {
+                merge_lists(before, change, strategy)?
+            }
             (Some(_), Some(change)) => change,
         };
         let ordered = in_order(merged, &order, &before.unwrap_or_default(), strategy.key);
@@ -177,15 +248,28 @@ fn check_order(change: &[Value], order: &[Value], key: &str) -> Result<(), Patch
     for element in change.iter().filter(|element| element.get(PATCH).is_none()) {
         let wanted = identity(element, key);
         if !rest.any(|found| found == wanted) {
-            let shown = |list: &[Value]| list.iter().map(Value::to_string).collect::<Vec<_>>().join(" ");
-            let problem = format!("The order in patch list:\n[{}]\n doesn't match $setElementOrder list:\n[{}]\n", shown(change), shown(order));
+            let shown = |list: &[Value]| {
+                list.iter()
+                    .map(Value::to_string)
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            };
+            let problem = format!(
+                "The order in patch list:\n[{}]\n doesn't match $setElementOrder list:\n[{}]\n",
+                shown(change),
+                shown(order)
+            );
             return Err(malformed(problem));
         }
     }
     Ok(())
 }
 
-fn merge_lists(original: Vec<Value>, patch: Vec<Value>, strategy: Strategy) -> Result<Vec<Value>, PatchError> {
+fn merge_lists(
+    original: Vec<Value>,
+    patch: Vec<Value>,
+    strategy: Strategy,
+) -> Result<Vec<Value>, PatchError> {
     let objects = original.iter().chain(&patch).any(Value::is_object);
     if original.iter().chain(&patch).any(Value::is_array) {
         return Err(malformed("lists of lists are not supported"));
@@ -197,24 +281,38 @@ fn merge_lists(original: Vec<Value>, patch: Vec<Value>, strategy: Strategy) -> R
     } else {
         let mut merged: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
         let mut seen = std::collections::HashSet::new();
-        merged.extend(original.into_iter().chain(patch.iter().cloned()).filter(|element| seen.insert(element.to_string())));
+        merged.extend(
+            original
+                .into_iter()
+                .chain(patch.iter().cloned())
+                .filter(|element| seen.insert(element.to_string())),
+        );
         (merged, patch, "")
     };
     Ok(in_order(merged, &order, &before, key))
 }
 
 /// The merged list, and the patch's elements without those that only were directives.
-fn merge_object_lists(mut original: Vec<Value>, patch: Vec<Value>, strategy: Strategy) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
+fn merge_object_lists(
+    mut original: Vec<Value>,
+    patch: Vec<Value>,
+    strategy: Strategy,
+) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
     let key = strategy.key;
     if key.is_empty() {
         let name = strategy.inner.map_or("", Definition::short_name);
-        return Err(malformed(format!("cannot merge lists without merge key for {name}")));
+        return Err(malformed(format!(
+            "cannot merge lists without merge key for {name}"
+        )));
     }
     let mut changes = Vec::new();
     let mut replace = false;
     for element in patch {
         let Value::Object(mut fields) = element else {
-            return Err(malformed(format!("expected a map[string]interface {{}}, but received a {}", go_type(&element))));
+            return Err(malformed(format!(
+                "expected a map[string]interface {{}}, but received a {}",
+                go_type(&element)
+            )));
         };
         match fields.remove(PATCH) {
             None => changes.push(fields),
@@ -223,8 +321,18 @@ fn merge_object_lists(mut original: Vec<Value>, patch: Vec<Value>, strategy: Str
                 original.retain(|element| element.get(key) != Some(deleted));
             }
             Some(directive) if directive == "replace" => replace = true,
-            Some(directive) if directive == "merge" => return Err(malformed("merging lists cannot yet be specified in the patch")),
-            Some(other) => return Err(malformed(format!("unknown patch type: {} in map: {}", bare(&other), Value::Object(fields)))),
+            Some(directive) if directive == "merge" => {
+                return Err(malformed(
+                    "merging lists cannot yet be specified in the patch",
+                ));
+            }
+            Some(other) => {
+                return Err(malformed(format!(
+                    "unknown patch type: {} in map: {}",
+                    bare(&other),
+                    Value::Object(fields)
+                )));
+            }
         }
     }
     let order: Vec<Value> = changes.iter().cloned().map(Value::Object).collect();
@@ -236,7 +344,10 @@ fn merge_object_lists(mut original: Vec<Value>, patch: Vec<Value>, strategy: Str
         places.entry(identity(element, key)).or_insert(at);
     }
     for change in changes {
-        let found = change.get(key).ok_or_else(|| no_merge_key(&change, key))?.to_string();
+        let found = change
+            .get(key)
+            .ok_or_else(|| no_merge_key(&change, key))?
+            .to_string();
         match places.get(&found) {
             Some(at) => {
                 let before = match original[*at].take() {
@@ -255,12 +366,19 @@ fn merge_object_lists(mut original: Vec<Value>, patch: Vec<Value>, strategy: Str
 }
 
 fn no_merge_key(fields: &Fields, key: &str) -> PatchError {
-    malformed(format!("map: {} does not contain declared merge key: {key}", Value::Object(fields.clone())))
+    malformed(format!(
+        "map: {} does not contain declared merge key: {key}",
+        Value::Object(fields.clone())
+    ))
 }
 
 /// What makes an element of a list the same as another: its merge key, or all of it.
 fn identity(element: &Value, key: &str) -> String {
-    if key.is_empty() { element.to_string() } else { element.get(key).unwrap_or(&Value::Null).to_string() }
+    if key.is_empty() {
+        element.to_string()
+    } else {
+        element.get(key).unwrap_or(&Value::Null).to_string()
+    }
 }
 
 /// Elements that `order` names stand as it says; the others stay as near to their old place as that allows.
@@ -273,8 +391,10 @@ fn in_order(merged: Vec<Value>, order: &[Value], before: &[Value], key: &str) ->
         found
     };
     let (wanted, old) = (places(order), places(before));
-    let (mut named, mut others): (Vec<_>, Vec<_>) =
-        merged.into_iter().map(|element| (identity(&element, key), element)).partition(|(identity, _)| wanted.contains_key(identity));
+    let (mut named, mut others): (Vec<_>, Vec<_>) = merged
+        .into_iter()
+        .map(|element| (identity(&element, key), element))
+        .partition(|(identity, _)| wanted.contains_key(identity));
     named.sort_by_key(|(identity, _)| wanted[identity]);
     others.sort_by_key(|(identity, _)| old.get(identity).copied().unwrap_or(usize::MAX));
     let mut out = Vec::with_capacity(named.len() + others.len());
@@ -284,15 +404,23 @@ fn in_order(merged: Vec<Value>, order: &[Value], before: &[Value], key: &str) ->
             (None, None) => return out,
             (Some(_), None) => true,
             (None, Some(_)) => false,
-            (Some((other, _)), Some((name, _))) => matches!((old.get(other), old.get(name)), (Some(other), Some(name)) if other < name),
+            (Some((other, _)), Some((name, _))) => {
+                matches!((old.get(other), old.get(name)), (Some(other), Some(name)) if other < name)
+            }
         };
-        let next = if other_first { others.next() } else { named.next() };
+        let next = if other_first {
+            others.next()
+        } else {
+            named.next()
+        };
         out.extend(next.map(|(_, element)| element));
     }
 }
 
 fn bare(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn go_type(value: &Value) -> &'static str {

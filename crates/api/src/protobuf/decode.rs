@@ -7,7 +7,10 @@ use serde_json::{Map, Number, Value};
 
 use super::MAGIC;
 use super::wire::{Reader, Wire, malformed};
-use crate::json::{self, Budget, DEPTH_MAX, DecodeError, MICRO_LAYOUT, SECOND_LAYOUT, empty_element, is_empty, print_time, written_when_empty};
+use crate::json::{
+    self, Budget, DEPTH_MAX, DecodeError, MICRO_LAYOUT, SECOND_LAYOUT, empty_element, is_empty,
+    print_time, written_when_empty,
+};
 use crate::quantity;
 use crate::schema::{Definition, Type};
 
@@ -25,7 +28,11 @@ impl<'a> Envelope<'a> {
         let message = body.strip_prefix(MAGIC).ok_or_else(|| {
             DecodeError::Syntax("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]".to_owned())
         })?;
-        let mut envelope = Envelope { api_version: String::new(), kind: String::new(), raw: &[] };
+        let mut envelope = Envelope {
+            api_version: String::new(),
+            kind: String::new(),
+            raw: &[],
+        };
         let mut reader = Reader::new(message);
         while let Some((tag, wire)) = reader.field()? {
             match (tag, wire) {
@@ -48,9 +55,14 @@ impl<'a> Envelope<'a> {
 }
 
 pub(super) fn object(envelope: &Envelope, definition: &'static Definition) -> Decoded<Value> {
-    let mut decoder = Decoder { budget: Budget::default() };
+    let mut decoder = Decoder {
+        budget: Budget::default(),
+    };
     let mut fields = decoder.message(envelope.raw, definition, 0)?;
-    for (name, text) in [("apiVersion", &envelope.api_version), ("kind", &envelope.kind)] {
+    for (name, text) in [
+        ("apiVersion", &envelope.api_version),
+        ("kind", &envelope.kind),
+    ] {
         if !text.is_empty() && definition.field(name).is_some() {
             fields.insert(name.to_owned(), Value::String(text.clone()));
         }
@@ -92,10 +104,19 @@ struct Decoder {
 }
 
 impl Decoder {
-    fn message(&mut self, message: &[u8], definition: &'static Definition, depth: usize) -> Decoded<Map<String, Value>> {
+    fn message(
+        &mut self,
+        message: &[u8],
+        definition: &'static Definition,
+        depth: usize,
+    ) -> Decoded<Map<String, Value>> {
         let mut out = Map::new();
         self.fields(message, definition, depth, &mut out)?;
-        for field in definition.fields.iter().filter(|field| field.always_written) {
+        for field in definition
+            .fields
+            .iter()
+            .filter(|field| field.always_written)
+        {
             if !out.contains_key(field.name) {
                 self.budget.spend()?;
                 out.insert(field.name.to_owned(), written_when_empty(field));
@@ -105,13 +126,21 @@ impl Decoder {
     }
 
     /// The fields of a message, those of inlined messages among them.
-    fn fields(&mut self, message: &[u8], definition: &'static Definition, depth: usize, out: &mut Map<String, Value>) -> Decoded<()> {
+    fn fields(
+        &mut self,
+        message: &[u8],
+        definition: &'static Definition,
+        depth: usize,
+        out: &mut Map<String, Value>,
+    ) -> Decoded<()> {
         if depth > DEPTH_MAX {
             return Err(malformed("exceeded max depth"));
         }
         let mut reader = Reader::new(message);
         while let Some((tag, wire)) = reader.field()? {
-            let Ok(at) = definition.wire.binary_search_by_key(&tag, |(tag, _)| *tag) else { continue };
+            let Ok(at) = definition.wire.binary_search_by_key(&tag, |(tag, _)| *tag) else {
+                continue;
+            };
             let index = definition.wire[at].1;
             let Some(field) = definition.fields.get(index) else {
                 if let Wire::Bytes(inner) = wire {
@@ -129,7 +158,9 @@ impl Decoder {
                     }
                 }
                 (Type::List(elements), wire) => {
-                    let slot = out.entry(field.name).or_insert_with(|| Value::Array(Vec::new()));
+                    let slot = out
+                        .entry(field.name)
+                        .or_insert_with(|| Value::Array(Vec::new()));
                     let Value::Array(list) = slot else { continue };
                     match (elements, wire) {
                         (Type::Int32 | Type::Int64, Wire::Bytes(packed)) => {
@@ -138,18 +169,25 @@ impl Decoder {
                                 list.push((reader.varint()? as i64).into());
                             }
                         }
-                        (_, wire) => list.push(self.value(elements, wire, depth + 1)?.unwrap_or_else(|| empty_element(elements))),
+                        (_, wire) => list.push(
+                            self.value(elements, wire, depth + 1)?
+                                .unwrap_or_else(|| empty_element(elements)),
+                        ),
                     }
                 }
                 (Type::Map(values), Wire::Bytes(entry)) => {
                     let (key, value) = self.entry(entry, values, depth + 1)?;
-                    let slot = out.entry(field.name).or_insert_with(|| Value::Object(Map::new()));
+                    let slot = out
+                        .entry(field.name)
+                        .or_insert_with(|| Value::Object(Map::new()));
                     if let Value::Object(map) = slot {
                         map.insert(key, value);
                     }
                 }
                 (kind, wire) => match self.value(kind, wire, depth + 1)? {
-                    Some(value) if field.pointer || !is_empty(&value, kind) => drop(out.insert(field.name.to_owned(), value)),
+                    Some(value) if field.pointer || !is_empty(&value, kind) => {
+                        drop(out.insert(field.name.to_owned(), value))
+                    }
                     _ => drop(out.remove(field.name)),
                 },
             }
@@ -164,7 +202,10 @@ impl Decoder {
         while let Some((tag, wire)) = reader.field()? {
             if tag == 1 {
                 self.budget.spend()?;
-                list.push(self.value(elements, wire, depth)?.unwrap_or_else(|| empty_element(elements)));
+                list.push(
+                    self.value(elements, wire, depth)?
+                        .unwrap_or_else(|| empty_element(elements)),
+                );
             }
         }
         Ok(list)
@@ -176,7 +217,9 @@ impl Decoder {
         while let Some((tag, wire)) = reader.field()? {
             match (tag, wire, values) {
                 (1, Wire::Bytes(text), _) => key = string(text),
-                (2, Wire::Bytes(message), Type::List(elements)) => value = Some(Value::Array(self.items(message, elements, depth)?)),
+                (2, Wire::Bytes(message), Type::List(elements)) => {
+                    value = Some(Value::Array(self.items(message, elements, depth)?))
+                }
                 (2, wire, _) => value = self.value(values, wire, depth)?,
                 _ => {}
             }
@@ -194,20 +237,39 @@ impl Decoder {
             (Type::Int64, Wire::Varint(number)) => (number as i64).into(),
             (Type::Double, Wire::Fixed64(bits)) => {
                 let number = f64::from_bits(bits);
-                json::float(number).map(Value::Number).ok_or_else(|| DecodeError::Syntax(format!("json: unsupported value: {number}")))?
+                json::float(number).map(Value::Number).ok_or_else(|| {
+                    DecodeError::Syntax(format!("json: unsupported value: {number}"))
+                })?
             }
             (Type::Time, Wire::Bytes(message)) => return time(message, SECOND_LAYOUT),
             (Type::MicroTime, Wire::Bytes(message)) => return time(message, MICRO_LAYOUT),
             (Type::Quantity, Wire::Bytes(message)) => {
                 let text = string(first_bytes(message)?);
-                let canonical = if text.is_empty() { Ok("0".into()) } else { quantity::canonical(&text) };
-                Value::String(canonical.map_err(|error| DecodeError::Value(error.to_string()))?.into_owned())
+                let canonical = if text.is_empty() {
+                    Ok("0".into())
+                } else {
+                    quantity::canonical(&text)
+                };
+                Value::String(
+                    canonical
+                        .map_err(|error| DecodeError::Value(error.to_string()))?
+                        .into_owned(),
+                )
             }
             (Type::IntOrString, Wire::Bytes(message)) => int_or_string(message)?,
-            (Type::RawExtension | Type::FieldsV1 | Type::Json, Wire::Bytes(message)) => return raw_json(first_bytes(message)?),
-            (Type::SchemaOrArray | Type::SchemaOrBool | Type::SchemaOrStringArray, Wire::Bytes(message)) => return self.schema_or(kind, message, depth),
-            (Type::Object(definition), Wire::Bytes(message)) => Value::Object(self.message(message, definition, depth)?),
-            (_, Wire::Varint(_) | Wire::Fixed64(_) | Wire::Fixed32 | Wire::Bytes(_)) => return Err(malformed("wrong wireType")),
+            (Type::RawExtension | Type::FieldsV1 | Type::Json, Wire::Bytes(message)) => {
+                return raw_json(first_bytes(message)?);
+            }
+            (
+                Type::SchemaOrArray | Type::SchemaOrBool | Type::SchemaOrStringArray,
+                Wire::Bytes(message),
+            ) => return self.schema_or(kind, message, depth),
+            (Type::Object(definition), Wire::Bytes(message)) => {
+                Value::Object(self.message(message, definition, depth)?)
+            }
+            (_, Wire::Varint(_) | Wire::Fixed64(_) | Wire::Fixed32 | Wire::Bytes(_)) => {
+                return Err(malformed("wrong wireType"));
+            }
         };
         Ok(Some(value))
     }
@@ -220,9 +282,15 @@ impl Decoder {
             self.budget.spend()?;
             match (kind, tag, wire) {
                 (Type::SchemaOrBool, 1, Wire::Varint(number)) => allows = number != 0,
-                (Type::SchemaOrBool, 2, Wire::Bytes(message)) | (_, 1, Wire::Bytes(message)) => schema = Some(Value::Object(self.message(message, props, depth + 1)?)),
-                (Type::SchemaOrStringArray, 2, Wire::Bytes(text)) => list.push(Value::String(string(text))),
-                (Type::SchemaOrArray, 2, Wire::Bytes(message)) => list.push(Value::Object(self.message(message, props, depth + 1)?)),
+                (Type::SchemaOrBool, 2, Wire::Bytes(message)) | (_, 1, Wire::Bytes(message)) => {
+                    schema = Some(Value::Object(self.message(message, props, depth + 1)?))
+                }
+                (Type::SchemaOrStringArray, 2, Wire::Bytes(text)) => {
+                    list.push(Value::String(string(text)))
+                }
+                (Type::SchemaOrArray, 2, Wire::Bytes(message)) => {
+                    list.push(Value::Object(self.message(message, props, depth + 1)?))
+                }
                 _ => {}
             }
         }
@@ -248,7 +316,8 @@ fn time(message: &[u8], layout: &str) -> Decoded<Option<Value>> {
             _ => {}
         }
     }
-    let time = Timestamp::new(second, nanosecond).map_err(|error| DecodeError::Value(error.to_string()))?;
+    let time = Timestamp::new(second, nanosecond)
+        .map_err(|error| DecodeError::Value(error.to_string()))?;
     Ok(Some(Value::String(print_time(time, layout))))
 }
 
@@ -263,7 +332,11 @@ fn int_or_string(message: &[u8]) -> Decoded<Value> {
             _ => {}
         }
     }
-    Ok(if is_string { Value::String(text) } else { Value::Number(Number::from(number)) })
+    Ok(if is_string {
+        Value::String(text)
+    } else {
+        Value::Number(Number::from(number))
+    })
 }
 
 fn raw_json(raw: &[u8]) -> Decoded<Option<Value>> {

@@ -24,9 +24,13 @@ const MAGIC: &[u8; 4] = b"k8s\0";
 /// A message in its envelope, the kind taken from the envelope; the value has `apiVersion` and `kind`.
 pub fn decode(body: &[u8]) -> Result<Value, DecodeError> {
     let envelope = decode::Envelope::read(body)?;
-    let definition = schema::definition_of_kind(&envelope.api_version, &envelope.kind).ok_or_else(|| {
-        DecodeError::Syntax(format!("no kind {:?} is registered for version {:?}", envelope.kind, envelope.api_version))
-    })?;
+    let definition =
+        schema::definition_of_kind(&envelope.api_version, &envelope.kind).ok_or_else(|| {
+            DecodeError::Syntax(format!(
+                "no kind {:?} is registered for version {:?}",
+                envelope.kind, envelope.api_version
+            ))
+        })?;
     decode::object(&envelope, definition)
 }
 
@@ -44,7 +48,9 @@ pub fn type_meta(body: &[u8]) -> Result<(String, String), DecodeError> {
 /// The message in its envelope; `apiVersion` and `kind` are taken from the value.
 pub fn encode(value: &Value, definition: &'static Definition) -> Vec<u8> {
     let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
-    envelope(text("apiVersion"), text("kind"), |writer| encode::object(writer, value, definition))
+    envelope(text("apiVersion"), text("kind"), |writer| {
+        encode::object(writer, value, definition)
+    })
 }
 
 /// The message alone, as it stands in a list.
@@ -55,8 +61,14 @@ pub fn encode_item(value: &Value, definition: &'static Definition) -> Vec<u8> {
 }
 
 /// A list in its envelope, from items that `encode_item` made: lists are assembled, not encoded again.
-pub fn encode_list<'a>(api_version: &str, kind: &str, metadata: &Value, items: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
-    let definition = schema::definition("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta").expect("the table holds meta/v1");
+pub fn encode_list<'a>(
+    api_version: &str,
+    kind: &str,
+    metadata: &Value,
+    items: impl IntoIterator<Item = &'a [u8]>,
+) -> Vec<u8> {
+    let definition = schema::definition("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta")
+        .expect("the table holds meta/v1");
     envelope(api_version, kind, |writer| {
         writer.message(1, |writer| encode::object(writer, metadata, definition));
         for item in items {

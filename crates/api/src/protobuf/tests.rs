@@ -30,15 +30,30 @@ fn filled_value(field: &Field, kind: &Type, depth: usize) -> Option<Value> {
         Type::Time => json!("2026-02-03T04:05:06Z"),
         Type::MicroTime => json!("2026-02-03T04:05:06.789012Z"),
         Type::Quantity => json!("1536Mi"),
-        Type::IntOrString => if depth % 2 == 0 { json!("25%") } else { json!(8080) },
+        Type::IntOrString => {
+            if depth.is_multiple_of(2) {
+                json!("25%")
+            } else {
+                json!(8080)
+            }
+        }
         Type::RawExtension | Type::FieldsV1 | Type::Json => json!({"f:a": {}, "n": [1, 2.5, null]}),
         Type::SchemaOrArray if depth < 6 => json!([filled(json::schema_props(), depth + 3)]),
         Type::SchemaOrBool if depth < 6 => filled(json::schema_props(), depth + 3),
         Type::SchemaOrBool => json!(false),
         Type::SchemaOrStringArray => json!(["a", "b"]),
-        Type::Object(inner) if depth < 12 && (depth < 4 || !inner.short_name().starts_with("JSONSchemaProps")) => filled(inner, depth + 1),
-        Type::List(inner) => json!([filled_value(field, inner, depth + 1)?, filled_value(field, inner, depth + 2)?]),
-        Type::Map(inner) => json!({"a": filled_value(field, inner, depth + 1)?, "b": filled_value(field, inner, depth + 2)?}),
+        Type::Object(inner)
+            if depth < 12 && (depth < 4 || !inner.short_name().starts_with("JSONSchemaProps")) =>
+        {
+            filled(inner, depth + 1)
+        }
+        Type::List(inner) => json!([
+            filled_value(field, inner, depth + 1)?,
+            filled_value(field, inner, depth + 2)?
+        ]),
+        Type::Map(inner) => {
+            json!({"a": filled_value(field, inner, depth + 1)?, "b": filled_value(field, inner, depth + 2)?})
+        }
         Type::SchemaOrArray | Type::Object(_) => return None,
     })
 }
@@ -56,8 +71,14 @@ fn check(mut value: Value, definition: &'static Definition) {
 fn every_kind_filled_and_empty() {
     let mut kinds = 0;
     for definition in crate::schema::definitions() {
-        let Some((group, version, kind)) = definition.group_version_kinds.first() else { continue };
-        let api_version = if group.is_empty() { (*version).to_owned() } else { format!("{group}/{version}") };
+        let Some((group, version, kind)) = definition.group_version_kinds.first() else {
+            continue;
+        };
+        let api_version = if group.is_empty() {
+            (*version).to_owned()
+        } else {
+            format!("{group}/{version}")
+        };
         let mut value = filled(definition, 0);
         if definition.field("kind").is_some() {
             value["apiVersion"] = json!(api_version);
@@ -98,18 +119,34 @@ fn lists_and_watch_events() {
     json::normalise(&mut item, pod).unwrap();
     let whole = json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "7"}, "items": [item, item]});
     let message = encode_item(&item, pod);
-    let assembled = encode_list("v1", "PodList", &whole["metadata"], [message.as_slice(), message.as_slice()]);
+    let assembled = encode_list(
+        "v1",
+        "PodList",
+        &whole["metadata"],
+        [message.as_slice(), message.as_slice()],
+    );
     assert_eq!(assembled, encode(&whole, list));
     let frame = encode_watch_event("ADDED", &encode(&item, pod));
-    assert_eq!(frame.len() - 4, u32::from_be_bytes(frame[..4].try_into().unwrap()) as usize);
+    assert_eq!(
+        frame.len() - 4,
+        u32::from_be_bytes(frame[..4].try_into().unwrap()) as usize
+    );
     let (event_type, object) = decode_watch_event(&frame[4..]).unwrap();
-    assert_eq!((event_type.as_str(), decode_as(&object, pod).unwrap()), ("ADDED", item));
+    assert_eq!(
+        (event_type.as_str(), decode_as(&object, pod).unwrap()),
+        ("ADDED", item)
+    );
 }
 
 #[test]
 fn hostile_input() {
     let pod = crate::schema::definition_of_kind("v1", "Pod").unwrap();
-    assert!(decode(b"{}").unwrap_err().to_string().starts_with("provided data does not appear to be a protobuf message"));
+    assert!(
+        decode(b"{}")
+            .unwrap_err()
+            .to_string()
+            .starts_with("provided data does not appear to be a protobuf message")
+    );
     let mut value = filled(pod, 0);
     json::normalise(&mut value, pod).unwrap();
     let body = encode(&value, pod);

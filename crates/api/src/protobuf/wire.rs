@@ -10,7 +10,9 @@ pub struct Writer {
 
 impl Writer {
     pub fn starting_with(bytes: &[u8]) -> Self {
-        Writer { out: bytes.to_vec() }
+        Writer {
+            out: bytes.to_vec(),
+        }
     }
 
     pub fn into_bytes(self) -> Vec<u8> {
@@ -90,7 +92,10 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         let key = self.varint()?;
-        let tag = u32::try_from(key >> 3).ok().filter(|tag| *tag > 0).ok_or_else(|| malformed("illegal tag"))?;
+        let tag = u32::try_from(key >> 3)
+            .ok()
+            .filter(|tag| *tag > 0)
+            .ok_or_else(|| malformed("illegal tag"))?;
         let value = match key & 7 {
             0 => Wire::Varint(self.varint()?),
             1 => Wire::Fixed64(u64::from_le_bytes(self.fixed()?)),
@@ -118,11 +123,15 @@ impl<'a> Reader<'a> {
     }
 
     fn fixed<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        self.take(N).map(|bytes| bytes.try_into().expect("N bytes were taken"))
+        self.take(N)
+            .map(|bytes| bytes.try_into().expect("N bytes were taken"))
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or_else(unexpected_end)?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or_else(unexpected_end)?;
         self.rest = rest;
         Ok(taken)
     }

@@ -142,18 +142,26 @@ impl Type {
 
 impl Definition {
     pub fn field(&self, name: &str) -> Option<&'static Field> {
-        self.fields.binary_search_by(|field| field.name.cmp(name)).ok().map(|at| &self.fields[at])
+        self.fields
+            .binary_search_by(|field| field.name.cmp(name))
+            .ok()
+            .map(|at| &self.fields[at])
     }
 
     /// `Deployment` of `io.k8s.api.apps.v1.Deployment`: the name of the Go type.
     pub fn short_name(&self) -> &'static str {
-        self.name.rsplit_once('.').map_or(self.name, |(_, short)| short)
+        self.name
+            .rsplit_once('.')
+            .map_or(self.name, |(_, short)| short)
     }
 }
 
 /// The definition of that name, such as `io.k8s.api.apps.v1.Deployment`.
 pub fn definition(name: &str) -> Option<&'static Definition> {
-    table::DEFINITIONS.binary_search_by(|found| found.name.cmp(name)).ok().map(|at| table::DEFINITIONS[at])
+    table::DEFINITIONS
+        .binary_search_by(|found| found.name.cmp(name))
+        .ok()
+        .map(|at| table::DEFINITIONS[at])
 }
 
 /// All definitions, sorted by name.
@@ -165,7 +173,14 @@ pub fn definitions() -> impl Iterator<Item = &'static Definition> {
 pub fn definition_of_kind(api_version: &str, kind: &str) -> Option<&'static Definition> {
     static INDEX: OnceLock<HashMap<(&str, &str, &str), &'static Definition>> = OnceLock::new();
     let index = INDEX.get_or_init(|| {
-        definitions().flat_map(|found| found.group_version_kinds.iter().map(move |&key| (key, found))).collect()
+        definitions()
+            .flat_map(|found| {
+                found
+                    .group_version_kinds
+                    .iter()
+                    .map(move |&key| (key, found))
+            })
+            .collect()
     });
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     index.get(&(group, version, kind)).copied()

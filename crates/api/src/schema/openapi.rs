@@ -28,16 +28,26 @@ fn schema(definition: &Definition, version: Version) -> Value {
     if definition.fields.is_empty() {
         opaque(definition.short_name(), version, &mut out);
     } else {
-        let fields = definition.fields.iter().map(|field| (field.name.to_owned(), property(field, version)));
+        let fields = definition
+            .fields
+            .iter()
+            .map(|field| (field.name.to_owned(), property(field, version)));
         out.insert("properties".into(), Value::Object(fields.collect()));
-        let required: Vec<&str> = definition.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
+        let required: Vec<&str> = definition
+            .fields
+            .iter()
+            .filter(|field| field.required)
+            .map(|field| field.name)
+            .collect();
         if !required.is_empty() {
             out.insert("required".into(), json!(required));
         }
         out.insert("type".into(), "object".into());
     }
     if !definition.group_version_kinds.is_empty() {
-        let kinds = definition.group_version_kinds.iter().map(|(group, version, kind)| json!({"group": group, "kind": kind, "version": version}));
+        let kinds = definition.group_version_kinds.iter().map(
+            |(group, version, kind)| json!({"group": group, "kind": kind, "version": version}),
+        );
         out.insert("x-kubernetes-group-version-kind".into(), kinds.collect());
     }
     if let Some(map_type) = definition.map_type {
@@ -59,11 +69,23 @@ fn opaque(name: &str, version: Version, out: &mut Map<String, Value>) {
         }
         ("IntOrString", Version::Three) => {
             out.insert("format".into(), "int-or-string".into());
-            out.insert("oneOf".into(), json!([{"type": "integer"}, {"type": "string"}]));
+            out.insert(
+                "oneOf".into(),
+                json!([{"type": "integer"}, {"type": "string"}]),
+            );
         }
         ("Quantity", Version::Two) => drop(out.insert("type".into(), "string".into())),
-        ("Quantity", Version::Three) => drop(out.insert("oneOf".into(), json!([{"type": "string"}, {"type": "number"}]))),
-        ("JSON" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray", _) => {}
+        ("Quantity", Version::Three) => drop(out.insert(
+            "oneOf".into(),
+            json!([{"type": "string"}, {"type": "number"}]),
+        )),
+        (
+            "JSON"
+            | "JSONSchemaPropsOrArray"
+            | "JSONSchemaPropsOrBool"
+            | "JSONSchemaPropsOrStringArray",
+            _,
+        ) => {}
         _ => drop(out.insert("type".into(), "object".into())),
     }
 }
@@ -73,16 +95,16 @@ fn property(field: &Field, version: Version) -> Value {
     let reference = reference_of(&field.kind);
     match (reference, version) {
         // v3 forbids siblings of $ref, hence allOf.
-        (Some(name), Version::Three) => drop(out.insert("allOf".into(), json!([{"$ref": path(&name, version)}]))),
+        (Some(name), Version::Three) => {
+            drop(out.insert("allOf".into(), json!([{"$ref": path(&name, version)}])))
+        }
         _ => type_of(&field.kind, version, &mut out),
     }
     if !field.description.is_empty() {
         out.insert("description".into(), field.description.into());
     }
-    if version == Version::Three {
-        if let Some(default) = default(field) {
-            out.insert("default".into(), default);
-        }
+    if let (Version::Three, Some(default)) = (version, default(field)) {
+        out.insert("default".into(), default);
     }
     if let Some(list_type) = field.list_type {
         let word = match list_type {
@@ -96,13 +118,22 @@ fn property(field: &Field, version: Version) -> Value {
         out.insert("x-kubernetes-map-type".into(), word(map_type).into());
     }
     if !field.list_map_keys.is_empty() {
-        out.insert("x-kubernetes-list-map-keys".into(), json!(field.list_map_keys));
+        out.insert(
+            "x-kubernetes-list-map-keys".into(),
+            json!(field.list_map_keys),
+        );
     }
     if !field.patch_strategy.is_empty() {
-        out.insert("x-kubernetes-patch-strategy".into(), field.patch_strategy.into());
+        out.insert(
+            "x-kubernetes-patch-strategy".into(),
+            field.patch_strategy.into(),
+        );
     }
     if !field.patch_merge_key.is_empty() {
-        out.insert("x-kubernetes-patch-merge-key".into(), field.patch_merge_key.into());
+        out.insert(
+            "x-kubernetes-patch-merge-key".into(),
+            field.patch_merge_key.into(),
+        );
     }
     Value::Object(out)
 }
@@ -143,7 +174,8 @@ fn type_of(kind: &Type, version: Version, out: &mut Map<String, Value>) {
             ("object", "")
         }
         _ => {
-            let name = reference_of(kind).expect("whatever is no scalar, list or map has a definition");
+            let name =
+                reference_of(kind).expect("whatever is no scalar, list or map has a definition");
             out.insert("$ref".into(), path(&name, version).into());
             return;
         }

@@ -54,7 +54,9 @@ pub(super) fn requirements(text: &str) -> Result<Vec<Requirement>, SelectorError
     if tokens.len() > TERMS_MAX {
         return Err(SelectorError("the selector is too long".to_owned()));
     }
-    let mut parser = Parser { tokens: tokens.into_iter().peekable() };
+    let mut parser = Parser {
+        tokens: tokens.into_iter().peekable(),
+    };
     let mut found = Vec::new();
     loop {
         match parser.peek() {
@@ -63,15 +65,27 @@ pub(super) fn requirements(text: &str) -> Result<Vec<Requirement>, SelectorError
             // The original reads anything else as a requirement too, and complains from in there.
             _ => {}
         }
-        let requirement = parser.requirement().map_err(|SelectorError(problem)| SelectorError(format!("unable to parse requirement: {problem}")))?;
+        let requirement = parser.requirement().map_err(|SelectorError(problem)| {
+            SelectorError(format!("unable to parse requirement: {problem}"))
+        })?;
         found.push(requirement);
         match parser.next() {
             Token::End => return Ok(found),
             Token::Symbol(",") => match parser.peek() {
                 Token::Word(_) | Token::Symbol("!") => {}
-                other => return Err(SelectorError(format!("found '{}', expected: identifier after ','", other.text()))),
+                other => {
+                    return Err(SelectorError(format!(
+                        "found '{}', expected: identifier after ','",
+                        other.text()
+                    )));
+                }
             },
-            other => return Err(SelectorError(format!("found '{}', expected: ',' or 'end of string'", other.text()))),
+            other => {
+                return Err(SelectorError(format!(
+                    "found '{}', expected: ',' or 'end of string'",
+                    other.text()
+                )));
+            }
         }
     }
 }
@@ -92,7 +106,12 @@ impl Parser {
         }
         let key = match self.next() {
             Token::Word(key) => key,
-            other => return Err(SelectorError(format!("found '{}', expected: identifier", other.text()))),
+            other => {
+                return Err(SelectorError(format!(
+                    "found '{}', expected: identifier",
+                    other.text()
+                )));
+            }
         };
         check_key(&key, "<nil>")?;
         if negated {
@@ -110,7 +129,11 @@ impl Parser {
             "!=" => Operator::NotEquals,
             ">" => Operator::GreaterThan,
             "<" => Operator::LessThan,
-            other => return Err(SelectorError(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt"))),
+            other => {
+                return Err(SelectorError(format!(
+                    "found '{other}', expected: in, notin, =, ==, !=, gt, lt"
+                )));
+            }
         };
         let values = match operator {
             Operator::In | Operator::NotIn => self.values()?,
@@ -123,7 +146,10 @@ impl Parser {
     fn values(&mut self) -> Result<Vec<String>, SelectorError> {
         let opening = self.next();
         if opening != Token::Symbol("(") {
-            return Err(SelectorError(format!("found '{}', expected: '('", opening.text())));
+            return Err(SelectorError(format!(
+                "found '{}', expected: '('",
+                opening.text()
+            )));
         }
         let mut values = Vec::new();
         loop {
@@ -133,13 +159,23 @@ impl Parser {
                     word
                 }
                 Token::Symbol("," | ")") => String::new(),
-                other => return Err(SelectorError(format!("found '{}', expected: ',', ')' or identifier", other.text()))),
+                other => {
+                    return Err(SelectorError(format!(
+                        "found '{}', expected: ',', ')' or identifier",
+                        other.text()
+                    )));
+                }
             };
             values.push(value);
             match self.next() {
                 Token::Symbol(",") => {}
                 Token::Symbol(")") => break,
-                other => return Err(SelectorError(format!("found '{}', expected: ',' or ')'", other.text()))),
+                other => {
+                    return Err(SelectorError(format!(
+                        "found '{}', expected: ',' or ')'",
+                        other.text()
+                    )));
+                }
             }
         }
         values.sort();
@@ -154,7 +190,10 @@ impl Parser {
                 self.next();
                 Ok(word)
             }
-            other => Err(SelectorError(format!("found '{}', expected: identifier", other.text()))),
+            other => Err(SelectorError(format!(
+                "found '{}', expected: identifier",
+                other.text()
+            ))),
         }
     }
 }
@@ -164,19 +203,41 @@ pub(super) fn check_key(key: &str, path: &str) -> Result<(), SelectorError> {
     if problems.is_empty() {
         return Ok(());
     }
-    Err(SelectorError(format!("{path}: Invalid value: {key:?}: {}", problems.join("; "))))
+    Err(SelectorError(format!(
+        "{path}: Invalid value: {key:?}: {}",
+        problems.join("; ")
+    )))
 }
 
-pub(super) fn check_values(key: &str, operator: Operator, values: &[String]) -> Result<(), SelectorError> {
+pub(super) fn check_values(
+    key: &str,
+    operator: Operator,
+    values: &[String],
+) -> Result<(), SelectorError> {
     let shown = || serde_json::to_string(values).unwrap_or_default();
-    let invalid = |rule: &str| Err(SelectorError(format!("values: Invalid value: {}: {rule}", shown())));
+    let invalid = |rule: &str| {
+        Err(SelectorError(format!(
+            "values: Invalid value: {}: {rule}",
+            shown()
+        )))
+    };
     match operator {
-        Operator::In | Operator::NotIn if values.is_empty() => return invalid("for 'in', 'notin' operators, values set can't be empty"),
-        Operator::Exists | Operator::DoesNotExist if !values.is_empty() => return invalid("values set must be empty for exists and does not exist"),
+        Operator::In | Operator::NotIn if values.is_empty() => {
+            return invalid("for 'in', 'notin' operators, values set can't be empty");
+        }
+        Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
+            return invalid("values set must be empty for exists and does not exist");
+        }
         Operator::GreaterThan | Operator::LessThan => {
-            if let Some((index, value)) = values.iter().enumerate().find(|(_, value)| value.parse::<i64>().is_err()) {
+            if let Some((index, value)) = values
+                .iter()
+                .enumerate()
+                .find(|(_, value)| value.parse::<i64>().is_err())
+            {
                 let rule = "for 'Gt', 'Lt' operators, the value must be an integer";
-                return Err(SelectorError(format!("values[{index}]: Invalid value: {value:?}: {rule}")));
+                return Err(SelectorError(format!(
+                    "values[{index}]: Invalid value: {value:?}: {rule}"
+                )));
             }
         }
         _ => {}
@@ -184,7 +245,10 @@ pub(super) fn check_values(key: &str, operator: Operator, values: &[String]) -> 
     for (index, value) in values.iter().enumerate() {
         let problems = names::label_value(value);
         if !problems.is_empty() {
-            return Err(SelectorError(format!("values[{index}][{key}]: Invalid value: {value:?}: {}", problems.join("; "))));
+            return Err(SelectorError(format!(
+                "values[{index}][{key}]: Invalid value: {value:?}: {}",
+                problems.join("; ")
+            )));
         }
     }
     Ok(())
@@ -207,12 +271,17 @@ pub(super) fn field_terms(text: &str) -> Vec<String> {
 
 /// Field, negation and escaped value.
 pub(super) fn split_field_term(term: &str) -> Option<(String, bool, String)> {
-    (0..term.len()).filter(|at| term.is_char_boundary(*at)).find_map(|at| {
-        let (field, rest) = term.split_at(at);
-        [("!=", true), ("==", false), ("=", false)].into_iter().find_map(|(operator, negated)| {
-            rest.strip_prefix(operator).map(|value| (field.to_owned(), negated, value.to_owned()))
+    (0..term.len())
+        .filter(|at| term.is_char_boundary(*at))
+        .find_map(|at| {
+            let (field, rest) = term.split_at(at);
+            [("!=", true), ("==", false), ("=", false)]
+                .into_iter()
+                .find_map(|(operator, negated)| {
+                    rest.strip_prefix(operator)
+                        .map(|value| (field.to_owned(), negated, value.to_owned()))
+                })
         })
-    })
 }
 
 pub(super) fn unescape_field_value(value: &str) -> Result<String, SelectorError> {
@@ -222,10 +291,18 @@ pub(super) fn unescape_field_value(value: &str) -> Result<String, SelectorError>
         match letter {
             '\\' => match letters.next() {
                 Some(escaped @ ('\\' | ',' | '=')) => plain.push(escaped),
-                Some(other) => return Err(SelectorError(format!("invalid escape sequence: '\\{other}'"))),
+                Some(other) => {
+                    return Err(SelectorError(format!(
+                        "invalid escape sequence: '\\{other}'"
+                    )));
+                }
                 None => return Err(SelectorError("invalid escape sequence: '\\'".to_owned())),
             },
-            ',' | '=' => return Err(SelectorError(format!("unescaped character in value: '{letter}'"))),
+            ',' | '=' => {
+                return Err(SelectorError(format!(
+                    "unescaped character in value: '{letter}'"
+                )));
+            }
             _ => plain.push(letter),
         }
     }

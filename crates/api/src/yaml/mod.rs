@@ -25,15 +25,23 @@ pub fn documents(text: &[u8]) -> Vec<String> {
     for line in text.split_inclusive('\n') {
         let separator = line.strip_prefix("---").is_some_and(|rest| {
             let rest = rest.trim_end();
-            rest.is_empty() || rest.starts_with(char::is_whitespace) && rest.trim_start().starts_with('#')
+            rest.is_empty()
+                || rest.starts_with(char::is_whitespace) && rest.trim_start().starts_with('#')
         });
         if separator {
             documents.push(String::new());
         } else {
-            documents.last_mut().expect("there is always a document").push_str(line);
+            documents
+                .last_mut()
+                .expect("there is always a document")
+                .push_str(line);
         }
     }
-    let filled = |document: &String| document.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'));
+    let filled = |document: &String| {
+        document
+            .lines()
+            .any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+    };
     documents.retain(filled);
     documents
 }

@@ -8,20 +8,33 @@ use serde_json::{Map, Value};
 use super::scalar;
 use crate::json::{DEPTH_MAX, DecodeError};
 
-/// Nodes that aliases may add in all.
-const ALIASED_MAX: usize = 100_000;
+/// What anchors and aliases may copy in all, in nodes and pieces of text.
+const COPIED_MAX: usize = 200_000;
+const PIECE: usize = 64;
 
 pub(super) fn read(text: &str) -> Result<(Value, Vec<String>), DecodeError> {
-    let mut reader = Reader { parser: Parser::new_from_str(text), anchors: HashMap::new(), aliased: 0, duplicates: Vec::new() };
+    let mut reader = Reader {
+        parser: Parser::new_from_str(text),
+        anchors: HashMap::new(),
+        copied: 0,
+        duplicates: Vec::new(),
+    };
     let value = reader.document()?;
-    let problems = if reader.duplicates.is_empty() { Vec::new() } else { vec![format!("yaml: unmarshal errors:\n  {}", reader.duplicates.join("\n  "))] };
+    let problems = if reader.duplicates.is_empty() {
+        Vec::new()
+    } else {
+        vec![format!(
+            "yaml: unmarshal errors:\n  {}",
+            reader.duplicates.join("\n  ")
+        )]
+    };
     Ok((value, problems))
 }
 
 struct Reader<'a> {
     parser: Parser<'a, StrInput<'a>>,
     anchors: HashMap<usize, Value>,
-    aliased: usize,
+    copied: usize,
     duplicates: Vec<String>,
 }
 
@@ -42,7 +55,10 @@ impl<'a> Reader<'a> {
                 Some((event, span)) => {
                     let value = self.node(event, &span, 0)?;
                     // The rest of the document must be well formed too; further documents are the caller's.
-                    while !matches!(self.next()?, None | Some((Event::DocumentEnd | Event::StreamEnd, _))) {}
+                    while !matches!(
+                        self.next()?,
+                        None | Some((Event::DocumentEnd | Event::StreamEnd, _))
+                    ) {}
                     return Ok(value);
                 }
             }
@@ -62,7 +78,8 @@ impl<'a> Reader<'a> {
     }
 
     fn expect(&mut self) -> Result<(Event<'a>, Span), DecodeError> {
-        self.next()?.ok_or_else(|| syntax("unexpected end of document"))
+        self.next()?
+            .ok_or_else(|| syntax("unexpected end of document"))
     }
 
     fn node(&mut self, event: Event<'a>, span: &Span, depth: usize) -> Result<Value, DecodeError> {
@@ -70,23 +87,43 @@ impl<'a> Reader<'a> {
             return Err(syntax("exceeded max depth"));
         }
         let (anchor, value) = match event {
-            Event::Scalar(text, style, anchor, tag) => (anchor, scalar_value(&text, style, tag.as_deref())?),
+            Event::Scalar(text, style, anchor, tag) => {
+                (anchor, scalar_value(&text, style, tag.as_deref())?)
+            }
             Event::SequenceStart(_, anchor, _) => (anchor, self.sequence(depth)?),
             Event::MappingStart(_, anchor, _) => (anchor, self.mapping(depth)?),
             Event::Alias(id) => {
-                let value = self.anchors.get(&id).ok_or_else(|| syntax(&format!("line {}: anchor contains itself", span.start.line())))?;
-                self.aliased += size(value);
-                if self.aliased > ALIASED_MAX {
-                    return Err(syntax("document contains excessive aliasing"));
-                }
-                return Ok(value.clone());
+                let value = self.anchors.get(&id).ok_or_else(|| {
+                    syntax(&format!(
+                        "line {}: anchor contains itself",
+                        span.start.line()
+                    ))
+                })?;
+                let value = value.clone();
+                self.count_copy(&value)?;
+                return Ok(value);
             }
-            other => return Err(syntax(&format!("line {}: unexpected {other:?}", span.start.line()))),
+            other => {
+                return Err(syntax(&format!(
+                    "line {}: unexpected {other:?}",
+                    span.start.line()
+                )));
+            }
         };
         if anchor > 0 {
+            self.count_copy(&value)?;
             self.anchors.insert(anchor, value.clone());
         }
         Ok(value)
+    }
+
+    fn count_copy(&mut self, value: &Value) -> Result<(), DecodeError> {
+        self.copied += size(value);
+        if self.copied > COPIED_MAX {
+            Err(syntax("document contains excessive aliasing"))
+        } else {
+            Ok(())
+        }
     }
 
     fn sequence(&mut self, depth: usize) -> Result<Value, DecodeError> {
@@ -118,7 +155,10 @@ impl<'a> Reader<'a> {
             }
             let name = key_name(key)?;
             if fields.contains_key(&name) && self.duplicates.len() < 100 {
-                self.duplicates.push(format!("line {}: key {name:?} already set in map", span.start.line()));
+                self.duplicates.push(format!(
+                    "line {}: key {name:?} already set in map",
+                    span.start.line()
+                ));
             }
             fields.insert(name, value);
         }
@@ -142,8 +182,12 @@ fn merge(into: &mut Map<String, Value>, value: Value) -> Result<(), DecodeError>
             }
             Ok(())
         }
-        Value::Array(maps) if maps.iter().all(Value::is_object) => maps.into_iter().try_for_each(|map| merge(into, map)),
-        _ => Err(syntax("map merge requires map or sequence of maps as the value")),
+        Value::Array(maps) if maps.iter().all(Value::is_object) => {
+            maps.into_iter().try_for_each(|map| merge(into, map))
+        }
+        _ => Err(syntax(
+            "map merge requires map or sequence of maps as the value",
+        )),
     }
 }
 
@@ -152,7 +196,9 @@ fn key_name(key: Value) -> Result<String, DecodeError> {
         Value::String(name) => Ok(name),
         Value::Number(number) => Ok(number.to_string()),
         Value::Bool(value) => Ok(value.to_string()),
-        Value::Null => Err(DecodeError::Syntax("unsupported map key of type: nil".to_owned())),
+        Value::Null => Err(DecodeError::Syntax(
+            "unsupported map key of type: nil".to_owned(),
+        )),
         Value::Array(_) | Value::Object(_) => Err(syntax("invalid map key")),
     }
 }
@@ -161,17 +207,25 @@ fn scalar_value(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Val
     let wanted = tag.and_then(Tag::core_suffix);
     match wanted {
         Some("str" | "binary") => Ok(Value::String(text.to_owned())),
-        Some("int" | "float" | "bool" | "null") => scalar::resolve(text).map_err(|problem| syntax(&problem)),
-        _ if style == ScalarStyle::Plain && tag.is_none() => scalar::resolve(text).map_err(|problem| syntax(&problem)),
+        Some("int" | "float" | "bool" | "null") => {
+            scalar::resolve(text).map_err(|problem| syntax(&problem))
+        }
+        _ if style == ScalarStyle::Plain && tag.is_none() => {
+            scalar::resolve(text).map_err(|problem| syntax(&problem))
+        }
         _ => Ok(Value::String(text.to_owned())),
     }
 }
 
-/// Nodes in a value.
+/// Nodes in a value, long texts counted by their pieces.
 fn size(value: &Value) -> usize {
     1 + match value {
         Value::Array(elements) => elements.iter().map(size).sum(),
-        Value::Object(fields) => fields.values().map(size).sum(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| name.len() / PIECE + size(value))
+            .sum(),
+        Value::String(text) => text.len() / PIECE,
         _ => 0,
     }
 }

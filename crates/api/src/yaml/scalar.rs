@@ -6,10 +6,16 @@ use serde_json::{Number, Value};
 pub(super) fn resolve(text: &str) -> Result<Value, String> {
     Ok(match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => Value::Bool(true),
-        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => Value::Bool(false),
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
+            Value::Bool(true)
+        }
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
+            Value::Bool(false)
+        }
         ".nan" | ".NaN" | ".NAN" => return Err("json: unsupported value: NaN".to_owned()),
-        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return Err("json: unsupported value: +Inf".to_owned()),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => {
+            return Err("json: unsupported value: +Inf".to_owned());
+        }
         "-.inf" | "-.Inf" | "-.INF" => return Err("json: unsupported value: -Inf".to_owned()),
         _ => number(text).map_or_else(|| Value::String(text.to_owned()), Value::Number),
     })
@@ -17,7 +23,10 @@ pub(super) fn resolve(text: &str) -> Result<Value, String> {
 
 /// Whether a string must be quoted to stay one.
 pub(super) fn reads_as_other(text: &str) -> bool {
-    !matches!(resolve(text), Ok(Value::String(_))) || is_time(text) || is_sexagesimal(text) || text == "<<"
+    !matches!(resolve(text), Ok(Value::String(_)))
+        || is_time(text)
+        || is_sexagesimal(text)
+        || text == "<<"
 }
 
 fn number(text: &str) -> Option<Number> {
@@ -32,7 +41,11 @@ fn number(text: &str) -> Option<Number> {
         return None;
     }
     let value: f64 = plain.parse().ok()?;
-    if value.fract() == 0.0 && value.abs() < 1e15 { Some(Number::from(value as i64)) } else { Number::from_f64(value) }
+    if value.fract() == 0.0 && value.abs() < 1e15 {
+        Some(Number::from(value as i64))
+    } else {
+        Number::from_f64(value)
+    }
 }
 
 /// Go's `ParseInt` with base 0.
@@ -53,7 +66,9 @@ fn integer(text: &str) -> Option<Number> {
         return None;
     }
     if negative {
-        return i64::from_str_radix(&format!("-{digits}"), radix).ok().map(Number::from);
+        return i64::from_str_radix(&format!("-{digits}"), radix)
+            .ok()
+            .map(Number::from);
     }
     u64::from_str_radix(digits, radix).ok().map(Number::from)
 }
@@ -83,11 +98,20 @@ fn is_float(text: &str) -> bool {
 
 /// Go's parser reads times as strings, and its printer quotes them.
 fn is_time(text: &str) -> bool {
-    let shape: String = text.chars().take(10).map(|letter| if letter.is_ascii_digit() { '0' } else { letter }).collect();
-    if !["0000-00-00", "0000-0-0", "0000-0-00", "0000-00-0"].iter().any(|known| shape.starts_with(known)) {
+    let shape: String = text
+        .chars()
+        .take(10)
+        .map(|letter| if letter.is_ascii_digit() { '0' } else { letter })
+        .collect();
+    if !["0000-00-00", "0000-0-0", "0000-0-00", "0000-00-0"]
+        .iter()
+        .any(|known| shape.starts_with(known))
+    {
         return false;
     }
-    text.bytes().all(|byte| byte.is_ascii_digit() || b"-:.+TtZz ".contains(&byte)) && (text.len() <= 10 || text.contains(':'))
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit() || b"-:.+TtZz ".contains(&byte))
+        && (text.len() <= 10 || text.contains(':'))
 }
 
 /// `1:30:00`, which other parsers read as a number.
@@ -96,11 +120,18 @@ fn is_sexagesimal(text: &str) -> bool {
     let mut parts = rest.split(':');
     let first = parts.next().unwrap_or_default();
     let rest: Vec<&str> = parts.collect();
-    let Some((last, middle)) = rest.split_last() else { return false };
-    let minutes = |part: &str| matches!(part.as_bytes(), [b'0'..=b'9'] | [b'0'..=b'5', b'0'..=b'9']);
+    let Some((last, middle)) = rest.split_last() else {
+        return false;
+    };
+    let minutes =
+        |part: &str| matches!(part.as_bytes(), [b'0'..=b'9'] | [b'0'..=b'5', b'0'..=b'9']);
     first.starts_with(|digit: char| digit.is_ascii_digit())
-        && first.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_')
+        && first
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'_')
         && middle.iter().all(|part| minutes(part))
         && minutes(last.split('.').next().unwrap_or_default())
-        && last.bytes().all(|byte| byte.is_ascii_digit() || b"._".contains(&byte))
+        && last
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || b"._".contains(&byte))
 }

@@ -14,7 +14,10 @@ const SIMPLE_KEY_MAX: usize = 128;
 
 /// Ends with a line break.
 pub fn to_yaml(value: &Value) -> String {
-    let mut printer = Printer { out: String::new(), column: 0 };
+    let mut printer = Printer {
+        out: String::new(),
+        column: 0,
+    };
     printer.node(value, 0, false);
     printer.out.push('\n');
     printer.out
@@ -152,7 +155,13 @@ impl Printer {
         for (at, letter) in letters.iter().enumerate() {
             let edge = quoted && (at == 0 || at + 1 == letters.len());
             let next_is_space = letters.get(at + 1) == Some(&' ');
-            if *letter == ' ' && !key && !after_space && self.column > WIDTH && !edge && !next_is_space {
+            if *letter == ' '
+                && !key
+                && !after_space
+                && self.column > WIDTH
+                && !edge
+                && !next_is_space
+            {
                 self.line_break(indent);
             } else {
                 self.put(letter.encode_utf8(&mut [0; 4]));
@@ -216,9 +225,15 @@ struct Shape {
 impl Shape {
     fn of(text: &str) -> Shape {
         if text.is_empty() {
-            return Shape { plain: false, single_quoted: true, block: false };
+            return Shape {
+                plain: false,
+                single_quoted: true,
+                block: false,
+            };
         }
-        let blank = |letter: Option<&char>| letter.is_none_or(|letter| " \t\n\r\u{85}\u{2028}\u{2029}".contains(*letter));
+        let blank = |letter: Option<&char>| {
+            letter.is_none_or(|letter| " \t\n\r\u{85}\u{2028}\u{2029}".contains(*letter))
+        };
         let letters: Vec<char> = text.chars().collect();
         let mut indicator = text.starts_with("---") || text.starts_with("...");
         let (mut special, mut space_break, mut break_space) = (false, false, false);
@@ -227,7 +242,8 @@ impl Shape {
             let blank_after = blank(letters.get(at + 1));
             indicator |= match letter {
                 '#' => at == 0 || blank(before.as_ref()),
-                ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`' => at == 0,
+                ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%'
+                | '@' | '`' => at == 0,
                 '?' | '-' => at == 0 && blank_after,
                 ':' => blank_after,
                 _ => false,
@@ -248,7 +264,8 @@ impl Shape {
 
 /// What Go's printer writes as it stands; tabs and emoji are not among it.
 fn is_printable(letter: char) -> bool {
-    matches!(letter, '\n' | ' '..='~' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fefe}' | '\u{ff00}'..='\u{fffd}') && !matches!(letter, '\u{2028}' | '\u{2029}')
+    matches!(letter, '\n' | ' '..='~' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fefe}' | '\u{ff00}'..='\u{fffd}')
+        && !matches!(letter, '\u{2028}' | '\u{2029}')
 }
 
 /// Go's order of keys: numbers inside of names count as numbers, letters come after other signs.
@@ -264,18 +281,43 @@ fn natural(left: &str, right: &str) -> Ordering {
         match (one.is_alphabetic(), other.is_alphabetic()) {
             (true, true) => return one.cmp(&other),
             (false, false) => {}
-            (first_is_letter, _) => return if first_is_letter == digits { Ordering::Less } else { Ordering::Greater },
+            (first_is_letter, _) => {
+                return if first_is_letter == digits {
+                    Ordering::Less
+                } else {
+                    Ordering::Greater
+                };
+            }
         }
         let number = |letters: &[char]| {
-            let run: Vec<char> = letters[at..].iter().copied().take_while(char::is_ascii_digit).collect();
-            (run.iter().fold(0u64, |number, digit| number.saturating_mul(10).saturating_add(u64::from(*digit as u32 - 48))), run.len())
+            let run: Vec<char> = letters[at..]
+                .iter()
+                .copied()
+                .take_while(char::is_ascii_digit)
+                .collect();
+            (
+                run.iter().fold(0u64, |number, digit| {
+                    number
+                        .saturating_mul(10)
+                        .saturating_add(u64::from(*digit as u32 - 48))
+                }),
+                run.len(),
+            )
         };
         let (mut left_number, mut right_number) = (number(&left), number(&right));
-        let after_number = left[..at].iter().rev().take_while(|letter| letter.is_ascii_digit()).any(|letter| *letter != '0');
+        let after_number = left[..at]
+            .iter()
+            .rev()
+            .take_while(|letter| letter.is_ascii_digit())
+            .any(|letter| *letter != '0');
         if (one == '0' || other == '0') && after_number {
             // A leading zero counts inside of a longer number.
-            left_number.0 = left_number.0.saturating_add(10u64.saturating_pow(left_number.1 as u32));
-            right_number.0 = right_number.0.saturating_add(10u64.saturating_pow(right_number.1 as u32));
+            left_number.0 = left_number
+                .0
+                .saturating_add(10u64.saturating_pow(left_number.1 as u32));
+            right_number.0 = right_number
+                .0
+                .saturating_add(10u64.saturating_pow(right_number.1 as u32));
         }
         return left_number.cmp(&right_number).then(one.cmp(&other));
     }
