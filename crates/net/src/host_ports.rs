@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
+use crate::conntrack::ConntrackSocket;
 use crate::error::NetError;
 use crate::nft::matching::{
     CT_STATUS_DESTINATION_TRANSLATED, connection_status, destination_in, destination_is_local, in_set,
@@ -21,6 +22,7 @@ use crate::nft::{
 
 const BY_PORT: &str = "host-ports";
 const BY_ADDRESS: &str = "host-ports-of-address";
+const UDP: u8 = 17;
 const SELF: &str = "host-port-pods";
 /// Before the Services' rules: a port that a pod claims on its host is the pod's.
 const PRIORITY: i32 = priority::DESTINATION_NAT - 5;
@@ -153,6 +155,20 @@ fn parse(set: &str, element: &Element) -> Option<HostPort> {
         container_port: number(value.as_bytes().get(4..)?)?,
         protocol: *rest.first()?,
     })
+}
+
+/// UDP clients that keep their port would go on to where the rules led before: to this pod, or to nobody.
+pub(crate) fn forget_flows(conntrack: &ConntrackSocket, pod: Ipv4Addr, ports: &[HostPort]) -> Result<(), NetError> {
+    let is_udp_port = |number| ports.iter().any(|port| port.protocol == UDP && port.host_port == number);
+    if ports.iter().all(|port| port.protocol != UDP) {
+        return Ok(());
+    }
+    let mut flows = conntrack.flows(Family::Ipv4, UDP)?;
+    flows.retain(|flow| {
+        let (sent_to, went_to) = (flow.original.destination, flow.reply.source);
+        is_udp_port(sent_to.port()) && (went_to.ip() == IpAddr::V4(pod) || went_to == sent_to)
+    });
+    conntrack.forget(&flows)
 }
 
 fn set_of(port: &HostPort) -> &'static str {

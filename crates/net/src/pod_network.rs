@@ -18,6 +18,7 @@ use ipnet::{IpNet, Ipv4Net};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
+use crate::conntrack::ConntrackSocket;
 use crate::error::NetError;
 use crate::host::HostNetwork;
 use crate::host_ports::{self, HostPort};
@@ -88,6 +89,7 @@ struct Shared {
     mtu: u32,
     route: Mutex<RouteSocket>,
     nft: Mutex<NftSocket>,
+    conntrack: Mutex<ConntrackSocket>,
     addresses: Mutex<AddressPool>,
     /// As the kernel has them, to put them back.
     host_ports: Mutex<HashMap<Ipv4Addr, Vec<HostPort>>>,
@@ -119,6 +121,7 @@ impl BridgeNetwork {
             mtu,
             route: Mutex::new(route),
             nft: Mutex::new(nft),
+            conntrack: Mutex::new(ConntrackSocket::open()?),
             addresses: Mutex::new(addresses),
             host_ports: Mutex::new(host_ports),
         };
@@ -305,13 +308,18 @@ impl Shared {
     }
 
     fn replace_host_ports(&self, address: Ipv4Addr, ports: &[HostPort]) -> Result<(), NetError> {
+        let old = self.host_ports.lock().get(&address).cloned().unwrap_or_default();
+        if old.is_empty() && ports.is_empty() {
+            return Ok(());
+        }
         host_ports::replace(&self.nft.lock(), &self.config.table(), address, ports)?;
         let mut known = self.host_ports.lock();
         match ports {
             [] => drop(known.remove(&address)),
             ports => drop(known.insert(address, ports.to_vec())),
         }
-        Ok(())
+        drop(known);
+        host_ports::forget_flows(&self.conntrack.lock(), address, &[&old, ports].concat())
     }
 
     fn collect_garbage(&self, live: &HashSet<String>) -> Result<(), NetError> {

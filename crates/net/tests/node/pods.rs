@@ -10,7 +10,7 @@ use net::nft::{Family, NftSocket, Table, Transaction};
 use net::pod_network::{BridgeConfig, BridgeNetwork};
 use net::route::RouteSocket;
 
-use crate::machine::{Pod, fetch, neighbour, on_machine, ping};
+use crate::machine::{Pod, fetch, neighbour, on_machine, ping, udp};
 
 fn config(state: &Path) -> BridgeConfig {
     BridgeConfig {
@@ -176,6 +176,41 @@ fn host_ports_lead_to_pods() {
         block_on(network.detach("a")).unwrap();
         assert!(outside.fetch(([192, 0, 2, 1], 80)).is_err());
         block_on(network.set_host_ports("b", vec![port(None, 80)])).unwrap();
+    });
+}
+
+#[test]
+fn udp_clients_follow_host_ports() {
+    on_machine(|| {
+        let state = tempfile::tempdir().unwrap();
+        let outside = neighbour("192.0.2.1/24", "192.0.2.2/24");
+        let network = BridgeNetwork::ensure(config(state.path())).unwrap();
+        let client = outside.run(|| udp(([0, 0, 0, 0], 4000).into()));
+        client.connect(SocketAddr::from(([192, 0, 2, 1], 53))).unwrap();
+        let ask = || {
+            let mut bytes = [0; 8];
+            // The first may only fetch the news that an earlier one was refused.
+            (0..2).find_map(|_| {
+                client.send(b"?").ok()?;
+                let length = client.recv(&mut bytes).ok()?;
+                Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
+            })
+        };
+        assert_eq!(ask(), None);
+        let port = HostPort { host_ip: None, host_port: 53, container_port: 5353, protocol: 17 };
+        for name in ["a", "b"] {
+            let (pod, _) = attach(&network, name);
+            let server = pod.run(|| std::net::UdpSocket::bind(("0.0.0.0", 5353)).unwrap());
+            std::thread::spawn(move || {
+                let mut bytes = [0; 8];
+                while let Ok((_, peer)) = server.recv_from(&mut bytes) {
+                    let _ = server.send_to(name.as_bytes(), peer);
+                }
+            });
+            block_on(network.set_host_ports(name, vec![port])).unwrap();
+            assert_eq!(ask().as_deref(), Some(name));
+            block_on(network.set_host_ports(name, Vec::new())).unwrap();
+        }
     });
 }
 
