@@ -37,6 +37,7 @@ pub fn plugins() -> Vec<Arc<dyn Admission>> {
         Arc::new(default_storage_class::DefaultStorageClass),
         Arc::new(storage_protection::StorageObjectInUseProtection),
         Arc::new(runtime_class::RuntimeClass),
+        Arc::new(certificates::CertificateRequester),
         Arc::new(certificates::CertificateApproval),
         Arc::new(certificates::CertificateSigning),
         Arc::new(certificates::CertificateSubjectRestriction),

@@ -83,6 +83,8 @@ pub struct Kind {
     pub validate_update: fn(new: &Value, old: &Value, &mut Problems),
     /// For `status`.
     pub validate_status_update: fn(new: &Value, old: &Value, &mut Problems),
+    /// For updates of another part: `ephemeralcontainers`, `resize`, `approval`. Runs after `validate`.
+    pub validate_part_update: fn(subresource: &str, new: &Value, old: &Value, &mut Problems),
     /// `Warning` headers, e.g. deprecated fields.
     pub warnings: fn(new: &Value, old: Option<&Value>) -> Vec<String>,
     /// A `Warning` header of every answer, reads too; empty: none.
@@ -194,6 +196,7 @@ pub const NAMESPACED: Kind = Kind {
     validate: |_, _| {},
     validate_update: |_, _, _| {},
     validate_status_update: |_, _, _| {},
+    validate_part_update: |_, _, _, _| {},
     warnings: |_, _| Vec::new(),
     deprecation: "",
     create_on_update: false,

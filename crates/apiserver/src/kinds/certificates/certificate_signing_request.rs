@@ -27,6 +27,11 @@ pub static KIND: Kind = Kind {
     },
     validate,
     validate_status_update,
+    validate_part_update: |_, new, old, problems| {
+        let root = Cursor::root(new);
+        validate_conditions(&root.at("status.conditions"), problems);
+        keep_decisions(&root.at("status.conditions"), old, problems);
+    },
     selectable_fields: &["spec.signerName"],
     columns: &[
         NAME,
@@ -164,6 +169,17 @@ fn validate_status_update(new: &Value, old: &Value, problems: &mut Problems) {
         problems.forbidden(&certificate, "updates may not replace an existing certificate");
     }
     validate_conditions(&root.at("status.conditions"), problems);
+    keep_decisions(&root.at("status.conditions"), old, problems);
+}
+
+/// What has been decided stays decided.
+fn keep_decisions(conditions: &Cursor, old: &Value, problems: &mut Problems) {
+    let has = |kind: &str| conditions.array().iter().any(|condition| walk(condition, "type").as_str() == Some(kind));
+    for kind in ["Approved", "Denied", "Failed"] {
+        if printing::condition(old, kind).is_some() && !has(kind) {
+            problems.forbidden(conditions, &format!("updates may not remove a condition of type \"{kind}\""));
+        }
+    }
 }
 
 fn cells(object: &Value, now: Timestamp) -> Vec<Value> {

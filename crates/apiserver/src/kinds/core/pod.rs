@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::{pod_row, pod_update};
+use super::{pod_parts, pod_row, pod_update};
 use crate::kinds::cursor::walk;
 use crate::kinds::edit::{Object, each, inside, make, object as object_at, text};
 use crate::kinds::pod_spec::{self, defaults};
@@ -61,6 +61,11 @@ pub static KIND: Kind = Kind {
     },
     validate_update: pod_update::validate_update,
     validate_status_update: pod_update::validate_status_update,
+    validate_part_update: |part, new, old, problems| match part {
+        "ephemeralcontainers" => pod_parts::validate_ephemeral(new, old, problems),
+        "resize" => pod_parts::validate_resize(new, old, problems),
+        _ => {}
+    },
     warnings: |new, old| if old.is_none() { pod_spec::warnings(walk(new, "spec"), "spec") } else { Vec::new() },
     selectable_fields: &[
         "spec.nodeName",
