@@ -46,7 +46,8 @@ fn validate(object: &Value, problems: &mut Problems) {
 
 /// Bytes that a base64 text stands for.
 pub fn base64_len(text: &str) -> usize {
-    text.len() / 4 * 3 - text.bytes().rev().take_while(|byte| *byte == b'=').count().min(2)
+    let padding = text.bytes().rev().take_while(|byte| *byte == b'=').count().min(2);
+    (text.len() / 4 * 3).saturating_sub(padding)
 }
 
 fn validate_update(new: &Value, old: &Value, problems: &mut Problems) {

@@ -185,11 +185,7 @@ fn validate_dns(spec: &Cursor, problems: &mut Problems) {
         // A lone dot searches the root; underscores are allowed, and so is a trailing dot.
         if search.str() != "." {
             let text = search.str().strip_suffix('.').unwrap_or(search.str());
-            problems.invalid_each_str(
-                &search,
-                text,
-                api::names::dns1123_subdomain(&text.replace('_', "-").replace("--", "-x")),
-            );
+            problems.invalid_each_str(&search, text, api::names::dns1123_subdomain(&text.replace('_', "x")));
         }
     }
     for option in config.at("options").items() {
