@@ -44,7 +44,7 @@ const READS_MAX: usize = 400;
 const WRITES_MAX: usize = 200;
 const LONG_RUNNING_MAX: usize = 20_000;
 /// Requests that may wait for one of these places.
-const WAITING_MAX: usize = 8192;
+const WAITING_MAX: usize = 32_768;
 
 /// Who sends.
 #[derive(Clone)]

@@ -7,8 +7,12 @@
 use api::protobuf::Writer;
 use serde_json::{Map, Value};
 
-/// A whole `openapi.v2.Document`.
-pub fn encode(document: &Value) -> Vec<u8> {
+/// A whole `openapi.v2.Document`; `document` is all but paths and definitions.
+pub fn encode(
+    document: &Value,
+    paths: impl Iterator<Item = (String, Value)>,
+    definitions: impl Iterator<Item = (String, Value)>,
+) -> Vec<u8> {
     let mut out = Writer::default();
     text(&mut out, 1, &document["swagger"]);
     out.message(2, |out| {
@@ -16,13 +20,13 @@ pub fn encode(document: &Value) -> Vec<u8> {
         text(out, 2, &document["info"]["version"]);
     });
     out.message(8, |out| {
-        for (path, item) in entries(&document["paths"]) {
-            named(out, 2, path, |out| path_item(out, item));
+        for (path, item) in paths {
+            named(out, 2, &path, |out| path_item(out, &item));
         }
     });
     out.message(9, |out| {
-        for (name, definition) in entries(&document["definitions"]) {
-            named(out, 1, name, |out| schema(out, definition));
+        for (name, definition) in definitions {
+            named(out, 1, &name, |out| schema(out, &definition));
         }
     });
     for requirement in items(&document["security"]) {
@@ -226,6 +230,7 @@ mod tests {
         expected.extend([0x12, 6, 0x12, 4]);
         expected.extend(b"[1]\n");
         expected.extend([0x6a, 0]); // securityDefinitions
-        assert_eq!(encode(&document), expected);
+        let members = |name: &str| document[name].as_object().cloned().unwrap_or_default().into_iter();
+        assert_eq!(encode(&document, members("paths"), members("definitions")), expected);
     }
 }

@@ -45,26 +45,51 @@ pub fn v2(server: &ApiServer, headers: &HeaderMap) -> Result<Reply, RequestError
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     // kubectl asks with an @ in the name, newer clients with a dot.
     if ["proto-openapi.spec.v2@v1.0+protobuf", "proto-openapi.spec.v2.v1.0+protobuf"].iter().any(|name| accept.contains(name)) {
-        let packed = server.openapi.get("v2.pb", || gnostic::encode(&v2_document()));
+        let packed = server.openapi.get("v2.pb", || gnostic::encode(&v2_head(), v2_paths(), v2_definitions()));
         return Ok(respond(&packed, headers, PROTOBUF));
     }
     wants_json(headers)?;
-    let packed = server.openapi.get("v2", || v2_document().to_string().into_bytes());
+    let packed = server.openapi.get("v2", v2_json);
     Ok(respond(&packed, headers, "application/json"))
 }
 
-fn v2_document() -> Value {
-    let definitions: Map<String, Value> = schema::definitions()
+/// Paths and definitions are made one at a time: as one tree they take ten times the memory of the document.
+fn v2_paths() -> impl Iterator<Item = (String, Value)> {
+    group_versions().flat_map(|(group, version)| paths::of(group, version, paths::Flavour::Two))
+}
+
+fn v2_definitions() -> impl Iterator<Item = (String, Value)> {
+    schema::definitions()
         .filter(|definition| definition.published)
         .map(|definition| (definition.name.to_owned(), openapi_v2_definition(definition)))
-        .collect();
-    let mut all = Map::new();
-    for (group, version) in group_versions() {
-        all.extend(paths::of(group, version, paths::Flavour::Two));
+}
+
+fn v2_json() -> Vec<u8> {
+    let head = v2_head().to_string();
+    let mut out = head.as_bytes()[..head.len() - 1].to_vec(); // Without its closing brace.
+    out.extend_from_slice(b",\"paths\":{");
+    write_members(&mut out, v2_paths());
+    out.extend_from_slice(b"},\"definitions\":{");
+    write_members(&mut out, v2_definitions());
+    out.extend_from_slice(b"}}");
+    out
+}
+
+fn write_members(out: &mut Vec<u8>, members: impl Iterator<Item = (String, Value)>) {
+    for (at, (name, value)) in members.enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        serde_json::to_writer(&mut *out, &name).expect("writing to memory cannot fail");
+        out.push(b':');
+        serde_json::to_writer(&mut *out, &value).expect("writing to memory cannot fail");
     }
+}
+
+/// All but paths and definitions.
+fn v2_head() -> Value {
     json!({
         "swagger": "2.0", "info": {"title": "Kubernetes", "version": GIT_VERSION},
-        "paths": all, "definitions": definitions,
         "securityDefinitions": {"BearerToken": {
             "description": "Bearer Token authentication", "type": "apiKey", "name": "authorization", "in": "header",
         }},
