@@ -16,6 +16,7 @@ mod failure;
 mod fixtures;
 mod garbage;
 mod history;
+mod job;
 mod namespace;
 mod node;
 mod owners;
@@ -101,6 +102,7 @@ impl ControllerManager {
             Arc::new(node::pod_gc::PodGc::new(context)),
             Arc::new(statefulset::StatefulSets::new(context)),
             Arc::new(daemonset::DaemonSets::new(context)),
+            Arc::new(job::Jobs::new(context)),
         ];
         let mut running: Vec<BoxFuture<'_, ()>> = Vec::new();
         running.push(Box::pin(garbage::GarbageCollector::new(context).run(cancel.clone())));

@@ -3,7 +3,7 @@
 //! Invariant: a ready pod is never deleted while an unready one could go instead, and pods are never
 //! created twice for the same want, since own creations are in the cache at once.
 
-mod ranking;
+pub(crate) mod ranking;
 mod set;
 
 use std::cell::LazyCell;

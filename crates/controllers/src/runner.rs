@@ -14,8 +14,9 @@ use tracing::debug;
 use crate::failure::Failure;
 
 /// When to look at the key again without being told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Next {
+    #[default]
     Settled,
     After(Duration),
 }

@@ -30,7 +30,7 @@ impl Crowding {
     }
 }
 
-pub(super) fn least_useful_first(active: &[&Arc<Pod>], now: Timestamp, rank: &dyn Fn(&Pod) -> usize) -> Vec<Arc<Pod>> {
+pub(crate) fn least_useful_first(active: &[&Arc<Pod>], now: Timestamp, rank: &dyn Fn(&Pod) -> usize) -> Vec<Arc<Pod>> {
     let mut ranked: Vec<(usize, &Arc<Pod>)> = active.iter().map(|pod| (rank(pod), *pod)).collect();
     ranked.sort_by(|(rank_a, a), (rank_b, b)| {
         compare_static(a, b).then_with(|| rank_b.cmp(rank_a)).then_with(|| compare_age(a, b, now))
