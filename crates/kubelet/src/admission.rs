@@ -8,7 +8,8 @@ use std::sync::Arc;
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node, NodeSelector, NodeSelectorRequirement, Pod, Taint, Toleration};
 
-use crate::pod::spec;
+use crate::node::status::Pressure;
+use crate::pod::spec::{self, QosClass};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
@@ -46,6 +47,7 @@ pub struct NodeView<'a> {
     pub name: &'a str,
     /// Pods on the node that take resources.
     pub others: &'a [Arc<Pod>],
+    pub pressure: Pressure,
     pub allowed_unsafe_sysctls: &'a [String],
 }
 
@@ -54,6 +56,7 @@ pub fn admit(pod: &Pod, view: &NodeView) -> Result<(), Rejection> {
     if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
         return Err(rejection("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"));
     }
+    pressure(pod, &view.pressure)?;
     sysctls(pod, view.allowed_unsafe_sysctls)?;
     let Some(node) = view.node else { return Ok(()) };
     resources(pod, node, view.others)?;
@@ -74,6 +77,29 @@ pub fn admit(pod: &Pod, view: &NodeView) -> Result<(), Rejection> {
         return Err(predicate("TaintToleration", "node(s) had taints that the pod didn't tolerate"));
     }
     Ok(())
+}
+
+/// A node in need takes only what is critical, and what has memory of its own when only memory is short.
+fn pressure(pod: &Pod, pressure: &Pressure) -> Result<(), Rejection> {
+    const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+    if spec::spec(pod).priority.is_some_and(|priority| priority >= CRITICAL_PRIORITY) {
+        return Ok(());
+    }
+    let best_effort = spec::qos_class(pod) == QosClass::BestEffort;
+    let mut conditions = Vec::new();
+    if pressure.memory {
+        conditions.push("MemoryPressure");
+    }
+    if pressure.disk {
+        conditions.push("DiskPressure");
+    }
+    if pressure.pids {
+        conditions.push("PIDPressure");
+    }
+    if conditions.is_empty() || (conditions == ["MemoryPressure"] && !best_effort) {
+        return Ok(());
+    }
+    Err(rejection("Evicted", format!("The node had condition: [{}]. ", conditions.join(" "))))
 }
 
 fn sysctls(pod: &Pod, allowed: &[String]) -> Result<(), Rejection> {
@@ -211,9 +237,28 @@ mod tests {
         if spec["tolerations"].is_null() {
             spec["tolerations"] = json!([{"key": "dead", "operator": "Exists"}]);
         }
-        let view = NodeView { node: Some(&node), name: "n1", others: &[Arc::new(other)], allowed_unsafe_sysctls: &["net.core.*".to_owned()] };
+        let view = NodeView { node: Some(&node), name: "n1", others: &[Arc::new(other)], pressure: Pressure::default(), allowed_unsafe_sysctls: &["net.core.*".to_owned()] };
         let answer = admit(&pod(spec), &view).map_or_else(|rejection| format!("{}: {}", rejection.reason, rejection.message), |()| "ok".to_owned());
         assert_eq!(answer, expected);
+    }
+
+    #[test]
+    fn a_node_in_need_takes_only_some() {
+        let view = |memory, disk| NodeView {
+            node: None,
+            name: "n1",
+            others: &[],
+            pressure: Pressure { memory, disk, pids: false },
+            allowed_unsafe_sysctls: &[],
+        };
+        let best_effort = pod(json!({}));
+        let burstable = pod(json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}));
+        let critical = pod(json!({"priority": 2_000_001_000}));
+        let message = admit(&best_effort, &view(true, false)).map_err(|rejection| rejection.message);
+        assert_eq!(message, Err("The node had condition: [MemoryPressure]. ".to_owned()));
+        assert!(admit(&burstable, &view(true, false)).is_ok());
+        assert!(admit(&burstable, &view(false, true)).is_err());
+        assert!(admit(&critical, &view(true, true)).is_ok());
     }
 
     #[test]

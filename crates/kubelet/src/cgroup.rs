@@ -3,12 +3,14 @@
 //! Invariant: making and removing are idempotent. The runtime makes the containers' own cgroups below.
 //! Deliberately absent: CPU and memory managers, huge pages.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
 
 use crate::container::resources::{QUOTA_PERIOD_MICROSECONDS, cpu_quota, cpu_shares};
 use crate::pod::spec::{self, QosClass};
@@ -29,6 +31,8 @@ pub struct Cgroups {
     root: String,
     version: Version,
     pids_limit: i64,
+    /// CPU that burstable pods ask for, by UID: their common cgroup weighs as much as they do together.
+    burstable_millis: Mutex<BTreeMap<String, i64>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +51,7 @@ impl Cgroups {
     fn at(mount: &Path, root: &str, pids_limit: i64) -> Cgroups {
         let version = if mount.join("cgroup.controllers").exists() { Version::V2 } else { Version::V1 };
         let root = format!("/{}", root.trim_matches('/'));
-        Cgroups { mount: mount.to_owned(), root, version, pids_limit }
+        Cgroups { mount: mount.to_owned(), root, version, pids_limit, burstable_millis: Mutex::default() }
     }
 
     /// Relative to each hierarchy's root, as the runtime wants it.
@@ -65,9 +69,31 @@ impl Cgroups {
         let path = self.pod_path(pod);
         let limits = self.pod_limits(pod);
         match self.version {
-            Version::V2 => self.make_v2(&path, &limits),
-            Version::V1 => self.make_v1(&path, &limits),
+            Version::V2 => self.make_v2(&path, &limits)?,
+            Version::V1 => self.make_v1(&path, &limits)?,
         }
+        if spec::qos_class(pod) == QosClass::Burstable {
+            let millis = spec::pod_request(pod, "cpu", Quantity::milli_value);
+            self.burstable_millis.lock().insert(spec::uid(pod).to_owned(), millis);
+        }
+        self.weigh_classes()
+    }
+
+    /// Best-effort pods share the least there is; burstable ones as much as they asked for.
+    fn weigh_classes(&self) -> io::Result<()> {
+        let burstable: i64 = self.burstable_millis.lock().values().sum();
+        for (class, shares) in [("besteffort", cpu_shares(0)), ("burstable", cpu_shares(burstable))] {
+            let below = format!("{}/kubepods/{class}", self.root.trim_end_matches('/'));
+            let (directory, file, value) = match self.version {
+                Version::V1 => (self.mount.join("cpu"), "cpu.shares", shares),
+                Version::V2 => (self.mount.clone(), "cpu.weight", cpu_weight(shares)),
+            };
+            let directory = directory.join(below.trim_start_matches('/'));
+            if directory.is_dir() {
+                put_if_there(&directory, file, &value.to_string())?;
+            }
+        }
+        Ok(())
     }
 
     fn pod_limits(&self, pod: &Pod) -> Limits {
@@ -139,7 +165,9 @@ impl Cgroups {
 
     /// Fails while processes are left in it.
     pub fn remove_pod(&self, pod: &Pod) -> io::Result<()> {
-        self.directories(&self.pod_path(pod)).iter().try_for_each(|directory| remove_tree(directory))
+        self.directories(&self.pod_path(pod)).iter().try_for_each(|directory| remove_tree(directory))?;
+        self.burstable_millis.lock().remove(spec::uid(pod));
+        self.weigh_classes()
     }
 
     /// The cgroups of pods that exist on the node, by UID: what is left over from pods that are gone is among them.
@@ -252,9 +280,9 @@ mod tests {
 
     #[test]
     fn paths() {
-        let cgroups = Cgroups { mount: "/x".into(), root: "/".into(), version: Version::V1, pids_limit: 0 };
+        let cgroups = Cgroups::at(Path::new("/x"), "/", 0);
         assert_eq!(cgroups.pod_path(&pod(json!({}))), "/kubepods/besteffort/podu1");
-        let cgroups = Cgroups { root: "/coracle-2".into(), ..cgroups };
+        let cgroups = Cgroups::at(Path::new("/x"), "coracle-2", 0);
         assert_eq!(cgroups.pod_path(&pod(json!({"limits": {"cpu": "1", "memory": "1Gi"}}))), "/coracle-2/kubepods/podu1");
     }
 

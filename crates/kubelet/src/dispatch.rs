@@ -19,7 +19,7 @@ use crate::agent::Agent;
 use crate::container::config::POD_UID_LABEL;
 use crate::node::NodeAgent;
 use crate::pod::effects::{exit_of, moment};
-use crate::pod::machine::{Observed, ObservedContainer, ObservedSandbox, ObservedState};
+use crate::pod::machine::{Event, Observed, ObservedContainer, ObservedSandbox, ObservedState};
 use crate::pod::spec;
 use crate::pod::worker::{self, Message, PodHandle, View, Wanted};
 
@@ -37,6 +37,14 @@ pub struct Dispatch {
 impl Dispatch {
     pub fn new(agent: Arc<Agent>, node: Arc<NodeAgent>, allowed_unsafe_sysctls: Vec<String>) -> Arc<Dispatch> {
         Arc::new(Dispatch { agent, node, allowed_unsafe_sysctls, pods: Arc::default() })
+    }
+
+    pub async fn send(&self, uid: &str, event: Event) {
+        let handle = self.pods.lock().get(uid).cloned();
+        if let Some(handle) = handle {
+            // A pod that has ended meanwhile needs no event.
+            let _ = handle.inbox.send(Message::Event(event)).await;
+        }
     }
 
     /// Every pod on the node as it is now.
@@ -129,6 +137,7 @@ impl Dispatch {
             node: node.as_deref(),
             name: &self.agent.node_name,
             others: &others,
+            pressure: self.node.pressure.read().clone(),
             allowed_unsafe_sysctls: &self.allowed_unsafe_sysctls,
         };
         admit(pod, &view)

@@ -16,6 +16,7 @@ mod agent;
 mod cgroup;
 mod container;
 mod dispatch;
+mod eviction;
 #[cfg(test)]
 mod fixtures;
 mod gc;
@@ -157,6 +158,7 @@ impl Kubelet {
                     node.run(cancel.clone()),
                     dispatch.run(&self.client),
                     serve,
+                    eviction::keep_alive(agent.clone(), node.clone(), dispatch.clone()),
                     logs::keep_small(agent.runtime.clone(), agent.log_dir.clone(), agent.clock.clone()),
                     gc::keep_images_small(agent.runtime.clone(), agent.images.clone(), node.clone()),
                 )

@@ -26,12 +26,6 @@ pub struct Environment {
     pub skipped: Vec<(String, Vec<String>)>,
 }
 
-impl Environment {
-    pub fn map(&self) -> BTreeMap<String, String> {
-        self.variables.iter().cloned().collect()
-    }
-}
-
 pub fn environment(pod: &Pod, container: &Container, sources: &Sources) -> Result<Environment, String> {
     let mut environment = Environment::default();
     let services = service_variables(pod, sources.services);
@@ -278,7 +272,7 @@ mod tests {
     #[test]
     fn services_of_the_namespace_and_the_cluster() {
         let environment = run(json!({"name": "c"})).expect("an environment");
-        let map = environment.map();
+        let map: BTreeMap<String, String> = environment.variables.into_iter().collect();
         assert_eq!(map["KUBERNETES_SERVICE_HOST"], "10.43.0.1");
         assert_eq!(map["MY_DB_SERVICE_PORT_HTTP"], "80");
         assert_eq!(map["MY_DB_PORT"], "tcp://10.43.0.9:80");

@@ -18,7 +18,7 @@ use crate::pod::machine::status::whole_seconds;
 const IMAGES_MAX: usize = 50;
 const IMAGE_NAMES_MAX: usize = 5;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pressure {
     pub memory: bool,
     pub disk: bool,

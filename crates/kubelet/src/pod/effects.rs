@@ -151,6 +151,24 @@ impl Acting {
         });
     }
 
+    /// New limits for a container that goes on running.
+    pub fn resize(&self, pod: Arc<Pod>, container: String, id: String) {
+        let context = self.context.clone();
+        self.spawn(async move {
+            let Some((_, definition)) = spec::container(&pod, &container) else { return };
+            let agent = &context.agent;
+            let resources = crate::container::resources::container_resources(&pod, &definition, agent.machine.memory_bytes);
+            let mut done = agent.cgroups.make_pod(&pod).map_err(|error| error.to_string());
+            if done.is_ok() {
+                done = agent.runtime.update_container_resources(&id, resources).await.map_err(|error| error.to_string());
+            }
+            if let Err(error) = &done {
+                tracing::warn!(pod = %spec::full_name(&pod), container, %error, "resizing");
+            }
+            context.send(Event::Resized { container, id, applied: done.is_ok().then(|| definition.resources.unwrap_or_default()) }).await;
+        });
+    }
+
     pub fn post_start(&self, pod: Arc<Pod>, container: String, id: String, ips: &[String]) {
         let context = self.context.clone();
         let ip = pod_ip(&context, &pod, ips);
@@ -379,16 +397,26 @@ async fn start_sandbox(context: &Arc<PodContext>, pod: &Arc<Pod>, attempt: u32) 
         seccomp_root: agent.data_dir.join("seccomp"),
     };
     let config = sandbox::sandbox_config(pod, attempt, &agent.resolver, places)?;
-    let resolver = sandbox::write_resolv_conf(&config.dns_config);
     let id = agent.runtime.run_pod_sandbox(config).await.map_err(|error| error.to_string())?;
     let status = agent.runtime.pod_sandbox_status(&id).await.map_err(|error| error.to_string())?;
-    let host_file = if spec::host_network(pod) { std::fs::read_to_string("/etc/hosts").unwrap_or_default() } else { String::new() };
-    let hosts = sandbox::hosts_file(pod, &agent.resolver.cluster_domain, &status.ips, &host_file);
-    let directory = agent.pod_directory(spec::uid(pod));
-    for (name, text) in [("etc-hosts", hosts), ("resolv.conf", resolver)] {
-        std::fs::write(directory.join(name), text).map_err(|error| format!("{name}: {error}"))?;
-    }
+    write_name_files(context, pod, &status.ips, true).map_err(|error| format!("writing the pod's hosts file: {error}"))?;
     Ok((id, status.ips))
+}
+
+/// The pod's /etc/hosts and /etc/resolv.conf. Without `anew` only what is missing: the agent may have been killed
+/// between the sandbox and these.
+fn write_name_files(context: &PodContext, pod: &Pod, ips: &[String], anew: bool) -> std::io::Result<()> {
+    let agent = &context.agent;
+    let directory = agent.pod_directory(spec::uid(pod));
+    let (hosts, resolver) = (directory.join("etc-hosts"), directory.join("resolv.conf"));
+    if anew || !hosts.exists() {
+        let host_file = if spec::host_network(pod) { std::fs::read_to_string("/etc/hosts").unwrap_or_default() } else { String::new() };
+        std::fs::write(hosts, sandbox::hosts_file(pod, &agent.resolver.cluster_domain, ips, &host_file))?;
+    }
+    if anew || !resolver.exists() {
+        std::fs::write(resolver, sandbox::write_resolv_conf(&sandbox::dns_config(pod, &agent.resolver)))?;
+    }
+    Ok(())
 }
 
 struct Start<'a> {
@@ -416,6 +444,8 @@ impl Start<'_> {
             Ok(Some(image)) => image,
             _ => Image { id: self.image_id.to_owned(), ..Image::default() },
         };
+        let named = write_name_files(self.context, self.pod, ips, false);
+        named.map_err(|error| problem("CreateContainerConfigError", error.to_string()))?;
         let directory = agent.pod_directory(spec::uid(self.pod));
         let seccomp_root = agent.data_dir.join("seccomp");
         let config = {

@@ -130,11 +130,6 @@ pub fn grace_period_seconds(pod: &Pod) -> i64 {
     asked.or(spec(pod).termination_grace_period_seconds).unwrap_or(DEFAULT_GRACE_PERIOD_SECONDS).max(1)
 }
 
-/// Pod key of the mirror of a static pod, or of one that a file gave: its UID does not come from the API.
-pub fn is_mirror(pod: &Pod) -> bool {
-    pod.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key("kubernetes.io/config.mirror"))
-}
-
 pub fn quantity(list: Option<&BTreeMap<String, WireQuantity>>, resource: &str) -> Option<Quantity> {
     Quantity::parse(&list?.get(resource)?.0).ok()
 }

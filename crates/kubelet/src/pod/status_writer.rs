@@ -131,8 +131,8 @@ fn difference(old: &Map<String, Value>, new: &Map<String, Value>) -> Map<String,
             continue;
         }
         let value = match key.as_str() {
-            "conditions" => changed_items(old.get(key), value, "type", false),
-            "podIPs" | "hostIPs" => changed_items(old.get(key), value, "ip", true),
+            "conditions" => changed_items(old.get(key), value, "type", |type_| PASSING_CONDITIONS.contains(&type_)),
+            "podIPs" | "hostIPs" => changed_items(old.get(key), value, "ip", |_| true),
             _ => value.clone(),
         };
         if value.as_array().is_none_or(|items| !items.is_empty()) || !matches!(key.as_str(), "conditions" | "podIPs" | "hostIPs") {
@@ -151,7 +151,10 @@ fn difference(old: &Map<String, Value>, new: &Map<String, Value>) -> Map<String,
     patch
 }
 
-fn changed_items(old: Option<&Value>, new: &Value, merge_key: &str, remove: bool) -> Value {
+/// Of the conditions only these come and go; all others that are missing here belong to somebody else.
+const PASSING_CONDITIONS: [&str; 2] = ["PodResizeInProgress", "PodResizePending"];
+
+fn changed_items(old: Option<&Value>, new: &Value, merge_key: &str, removes: impl Fn(&str) -> bool) -> Value {
     let by_key = |list: Option<&Value>| -> BTreeMap<String, Value> {
         let items = list.and_then(Value::as_array).into_iter().flatten();
         items.map(|item| (item[merge_key].as_str().unwrap_or_default().to_owned(), item.clone())).collect()
@@ -174,9 +177,8 @@ fn changed_items(old: Option<&Value>, new: &Value, merge_key: &str, remove: bool
             item
         })
         .collect();
-    if remove {
-        items.extend(old.keys().filter(|key| !kept.contains_key(*key)).map(|key| json!({"$patch": "delete", merge_key: key})));
-    }
+    let gone = old.keys().filter(|key| !kept.contains_key(*key) && removes(key));
+    items.extend(gone.map(|key| json!({"$patch": "delete", merge_key: key})));
     Value::Array(items)
 }
 
@@ -203,6 +205,11 @@ mod tests {
             json!({"podIPs": [{"ip": "1"}]}),
             json!({"podIPs": [{"ip": "2"}]}),
             json!({"podIPs": [{"ip": "2"}, {"$patch": "delete", "ip": "1"}]}),
+        );
+        check(
+            json!({"conditions": [{"type": "Gate", "status": "True"}, {"type": "PodResizeInProgress", "status": "True"}]}),
+            json!({"conditions": []}),
+            json!({"conditions": [{"$patch": "delete", "type": "PodResizeInProgress"}]}),
         );
         check(json!({"nominatedNodeName": "n"}), json!({}), json!({}));
     }

@@ -267,6 +267,7 @@ impl Worker {
             Effect::StopContainer { container, id, grace_period_seconds } => {
                 self.acting.stop_container(pod, container, id, grace_period_seconds, self.machine.ips());
             }
+            Effect::ResizeContainer { container, id } => self.acting.resize(pod, container, id),
             Effect::RemoveContainer { id } => self.acting.remove_container(pod, id),
             Effect::StopSandbox { id } => self.acting.stop_sandbox(id),
             Effect::TearDown => self.acting.tear_down(pod),

@@ -237,6 +237,14 @@ pub async fn spdy_streams(
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+    use futures::{SinkExt as _, StreamExt as _};
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::sync::oneshot;
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::protocol::{Message, Role};
+
+    use super::spdy::{Connection, Frame, FrameReader, FrameWriter};
     use super::*;
 
     #[test]
@@ -245,10 +253,118 @@ mod tests {
         assert_eq!(found, [TerminalSize { width: 80, height: 24 }, TerminalSize { width: 100, height: 30 }]);
     }
 
-    #[test]
-    fn statuses() {
-        let status = non_zero_exit(7);
-        assert_eq!(status["details"]["causes"][0]["message"], "7");
-        assert_eq!(status["reason"], "NonZeroExitCode");
+    /// A process that answers its input in capitals on stdout, greets on stderr, and ends with this code.
+    fn shouting(exit_code: i32) -> ProcessStreams {
+        let (stdin, mut input) = duplex(1024);
+        let (stdout, mut output) = duplex(1024);
+        let (stderr, mut errors) = duplex(1024);
+        let (done, exit) = oneshot::channel();
+        tokio::spawn(async move {
+            errors.write_all(b"hello").await.expect("written");
+            drop(errors);
+            let mut all = Vec::new();
+            input.read_to_end(&mut all).await.expect("read");
+            output.write_all(&all.to_ascii_uppercase()).await.expect("written");
+            drop(output);
+            let _ = done.send(Ok(exit_code));
+        });
+        ProcessStreams { stdin: Some(Box::new(stdin)), stdout: Some(Box::new(stdout)), stderr: Some(Box::new(stderr)), resize: None, exit }
+    }
+
+    const ALL: Wishes = Wishes { stdin: true, stdout: true, stderr: true, tty: false };
+
+    /// As kubectl before 1.31 speaks: what came on each stream, in the end.
+    async fn over_spdy(exit_code: i32, version: Version) -> [String; 3] {
+        let (client, server) = duplex(4096);
+        tokio::spawn(async move {
+            let mut connection = Connection::accept(server);
+            let gone = connection.gone();
+            let streams = spdy_streams(&mut connection, ALL, version, true, gone).await.expect("streams");
+            join(Ok(shouting(exit_code)), streams, "executing command in container", true).await;
+            connection.close().await;
+        });
+        let (input, mut output) = tokio::io::split(client);
+        let mut writer = FrameWriter::new();
+        let mut bytes = BytesMut::new();
+        for (id, kind) in [(1, "error"), (3, "stdin"), (5, "stdout"), (7, "stderr")] {
+            let headers = vec![("streamtype".to_owned(), kind.to_owned())];
+            writer.encode(&Frame::SynStream { id, fin: false, headers }, &mut bytes).expect("encoded");
+        }
+        writer.encode(&Frame::Data { id: 3, fin: true, data: Bytes::from_static(b"quiet") }, &mut bytes).expect("encoded");
+        output.write_all(&bytes).await.expect("written");
+
+        let mut reader = FrameReader::new(input);
+        let mut seen: [Vec<u8>; 3] = Default::default();
+        while let Some(frame) = reader.next().await.expect("read") {
+            if let Frame::Data { id, data, .. } = frame {
+                let place = match id {
+                    1 => 0,
+                    5 => 1,
+                    _ => 2,
+                };
+                seen[place].extend_from_slice(&data);
+            }
+        }
+        seen.map(|bytes| String::from_utf8(bytes).expect("text"))
+    }
+
+    #[tokio::test]
+    async fn a_command_over_spdy() {
+        let [status, stdout, stderr] = over_spdy(0, Version::Status).await;
+        assert_eq!([status.as_str(), &stdout, &stderr], ["{\"metadata\":{},\"status\":\"Success\"}", "QUIET", "hello"]);
+        let [status, ..] = over_spdy(7, Version::Status).await;
+        let status: Value = serde_json::from_str(&status).expect("JSON");
+        assert_eq!((&status["reason"], &status["details"]["causes"][0]["message"]), (&json!("NonZeroExitCode"), &json!("7")));
+        let [status, ..] = over_spdy(7, Version::Text).await;
+        assert_eq!(status, "command terminated with non-zero exit code: exit status 7");
+        assert_eq!(over_spdy(0, Version::Text).await[0], "");
+    }
+
+    /// As kubectl from 1.31 on speaks: messages by channel, and the code it was closed with.
+    async fn over_websocket(exit_code: i32) -> (Vec<(u8, String)>, u16) {
+        let (client, server): (DuplexStream, DuplexStream) = duplex(4096);
+        tokio::spawn(async move {
+            let channels = websocket::accept(server, "v5.channel.k8s.io", ALL).await;
+            let (streams, finish) = channels.split();
+            join(Ok(shouting(exit_code)), streams, "executing command in container", true).await;
+            finish.await;
+        });
+        let mut socket = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        socket.send(Message::Binary(Bytes::from_static(b"\0quiet"))).await.expect("sent");
+        socket.send(Message::Binary(Bytes::from_static(&[255, 0]))).await.expect("sent"); // The end of its input.
+        let mut seen = Vec::new();
+        let mut code = 0;
+        while let Some(Ok(message)) = socket.next().await {
+            match message {
+                Message::Binary(bytes) => seen.push((bytes[0], String::from_utf8_lossy(&bytes[1..]).into_owned())),
+                Message::Close(Some(frame)) => code = frame.code.into(),
+                _ => {}
+            }
+        }
+        seen.sort();
+        (seen, code)
+    }
+
+    #[tokio::test]
+    async fn a_command_over_websocket() {
+        let (seen, code) = over_websocket(0).await;
+        let expected = [(1, "QUIET"), (2, "hello"), (3, "{\"metadata\":{},\"status\":\"Success\"}")];
+        assert_eq!(seen, expected.map(|(channel, text)| (channel, text.to_owned())));
+        assert_eq!(code, 1000);
+    }
+
+    #[tokio::test]
+    async fn a_command_that_cannot_start() {
+        let (client, server) = duplex(4096);
+        tokio::spawn(async move {
+            let (streams, finish) = websocket::accept(server, "v4.channel.k8s.io", ALL).await.split();
+            let failure = Err(runtime::cri::CriError::NotFound("no such file".to_owned()));
+            join(failure, streams, "executing command in container", true).await;
+            finish.await;
+        });
+        let mut socket = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        let Some(Ok(Message::Binary(message))) = socket.next().await else { panic!("no answer") };
+        let status: Value = serde_json::from_slice(&message[1..]).expect("JSON");
+        assert_eq!(status["message"], "Internal error occurred: error executing command in container: no such file");
     }
 }

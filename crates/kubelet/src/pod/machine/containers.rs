@@ -79,6 +79,7 @@ impl PodMachine {
                     self.containers[index].retry_at = Some(now + RETRY_FIRST);
                 }
             }
+            Event::Resized { container, id, applied } => self.resized(&container, &id, applied, now),
             Event::Probed { container, id, kind, healthy } => self.probed(&container, &id, kind, healthy, now, effects),
             _ => {}
         }
@@ -113,6 +114,8 @@ impl PodMachine {
         container.image_id = image_id;
         container.started = false;
         container.ready = false;
+        container.resizing = false;
+        container.applied = definition.as_ref().map(|definition| definition.resources.clone().unwrap_or_default());
         container.defined_as = definition.and_then(|definition| definition.image).unwrap_or_default();
         // The latest end becomes the last state; the one before it is no longer shown.
         if let Some(previous) = container.previous.take() {
@@ -254,6 +257,7 @@ impl PodMachine {
 
     pub(super) fn plan_containers(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         self.replace_changed(now, effects);
+        self.resize_changed(now, effects);
         for index in 0..self.containers.len() {
             self.show_pull_backoff(index, now, effects);
         }
@@ -386,6 +390,47 @@ impl PodMachine {
         }
     }
 
+    /// Resources may change while it runs: in place, or by a restart where its policy says so.
+    fn resize_changed(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        for index in 0..self.containers.len() {
+            let Some(definition) = self.definition(index) else { continue };
+            let container = &self.containers[index];
+            let Run::Running { id, .. } = &container.run else { continue };
+            let id = id.clone();
+            let wanted = definition.resources.clone().unwrap_or_default();
+            let Some(applied) = &container.applied else { continue };
+            let changed: Vec<&str> = ["cpu", "memory"].into_iter().filter(|resource| differs(applied, &wanted, resource)).collect();
+            if changed.is_empty() || container.resizing || container.retry_at.is_some_and(|moment| moment > now) {
+                continue;
+            }
+            let policies = definition.resize_policy.iter().flatten();
+            let restart = policies.clone().any(|policy| changed.contains(&policy.resource_name.as_str()) && policy.restart_policy == "RestartContainer");
+            if restart {
+                self.containers[index].replaced = true;
+                let message = format!("Container {} resize requires restart", definition.name);
+                effects.push(self.container_event(index, false, "Killing", message));
+                let grace_period_seconds = spec::grace_period_seconds(&self.pod);
+                self.stop(index, grace_period_seconds, now, effects);
+            } else {
+                self.containers[index].resizing = true;
+                effects.push(Effect::ResizeContainer { container: definition.name, id });
+            }
+        }
+    }
+
+    fn resized(&mut self, name: &str, id: &str, applied: Option<core::ResourceRequirements>, now: Timestamp) {
+        let Some(index) = self.index_of(name) else { return };
+        let container = &mut self.containers[index];
+        if !matches!(&container.run, Run::Running { id: running, .. } if running == id) {
+            return;
+        }
+        container.resizing = false;
+        match applied {
+            Some(applied) => container.applied = Some(applied),
+            None => container.retry_at = Some(now + RETRY_LONGEST),
+        }
+    }
+
     pub(super) fn restarts_after(&self, index: usize, exit_code: i32) -> bool {
         let container = &self.containers[index];
         let definition = self.definition(index);
@@ -465,6 +510,8 @@ impl Container {
             defined_as: String::new(),
             early_exit: None,
             replaced: false,
+            applied: None,
+            resizing: false,
         }
     }
 
@@ -528,6 +575,11 @@ impl Backoff {
         };
         Backoff { delay, updated: now }
     }
+}
+
+fn differs(applied: &core::ResourceRequirements, wanted: &core::ResourceRequirements, resource: &str) -> bool {
+    let of = |resources: &core::ResourceRequirements| (spec::request(Some(resources), resource), spec::limit(Some(resources), resource));
+    of(applied) != of(wanted)
 }
 
 fn rule_restarts(rule: &core::ContainerRestartRule, exit_code: i32) -> bool {

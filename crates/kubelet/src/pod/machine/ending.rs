@@ -26,6 +26,12 @@ impl PodMachine {
         }
     }
 
+    pub(super) fn hasten(&mut self, until: Timestamp) {
+        if let Lifecycle::Ending { deadline, .. } = &mut self.lifecycle {
+            *deadline = (*deadline).min(until);
+        }
+    }
+
     pub(super) fn plan_ending(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let asked = self.deletion_asked();
         let Lifecycle::Ending { why, deadline } = &mut self.lifecycle else { return };

@@ -35,7 +35,7 @@ mod tests;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodStatus, Probe};
+use k8s_openapi::api::core::v1::{Pod, PodStatus, Probe, ResourceRequirements};
 
 use super::spec::{self, Role};
 pub use recovery::{Observed, ObservedContainer, ObservedSandbox, ObservedState};
@@ -110,6 +110,8 @@ pub enum Event {
     PostStartDone { container: String, id: String, failure: Option<String> },
     Exited { container: String, exit: Exit },
     StopFailed { container: String, id: String },
+    /// None when it failed; it is tried again later.
+    Resized { container: String, id: String, applied: Option<ResourceRequirements> },
     Probed { container: String, id: String, kind: ProbeKind, healthy: bool },
     TornDown(Result<(), String>),
     /// A moment that `next_wake` asked for has come.
@@ -128,6 +130,8 @@ pub enum Effect {
     PostStart { container: String, id: String },
     /// preStop, the stop signal, then by force. A second one for the same container shortens the first.
     StopContainer { container: String, id: String, grace_period_seconds: i64 },
+    /// Apply the specification's resources to the running container.
+    ResizeContainer { container: String, id: String },
     RemoveContainer { id: String },
     StartProbes { container: String, id: String, kinds: Vec<ProbeKind> },
     StopProbes { container: String, kinds: Vec<ProbeKind> },
@@ -247,6 +251,9 @@ struct Container {
     /// An exit that was reported before the start was.
     early_exit: Option<Exit>,
     replaced: bool,
+    /// The resources that the running container has; None before it was ever started.
+    applied: Option<ResourceRequirements>,
+    resizing: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -410,6 +417,8 @@ impl PodMachine {
                 if matches!(self.lifecycle, Lifecycle::Syncing) {
                     effects.push(warning("Evicted", message.clone()));
                     self.begin_ending(Ending::Failed { reason, message }, now, effects);
+                    // The node cannot wait.
+                    self.hasten(now + SignedDuration::from_secs(1));
                 }
             }
             Event::VolumesSetUp(Ok(())) => {

@@ -99,6 +99,9 @@ impl PodMachine {
                     container.image = run.image;
                     container.image_id = run.image_id;
                     container.defined_as = definition.as_ref().and_then(|definition| definition.image.clone()).unwrap_or_default();
+                    let known = remembered.as_ref().and_then(|status| status.resources.clone());
+                    container.applied =
+                        known.or_else(|| definition.as_ref().map(|definition| definition.resources.clone().unwrap_or_default()));
                     container.recover_probes(&run.id, definition.as_ref(), remembered.as_ref(), &mut self.pending);
                 }
                 // Two runs of one container cannot be: the older one is ended.

@@ -143,7 +143,7 @@ impl PodMachine {
                 _ => alive && container.started,
             }),
             allocated_resources: definition.resources.as_ref().filter(|_| alive).and_then(|resources| resources.requests.clone()),
-            resources: definition.resources.clone().filter(|_| alive).map(|mut resources| {
+            resources: container.applied.clone().filter(|_| alive).map(|mut resources| {
                 resources.claims = None;
                 resources
             }),
@@ -209,6 +209,9 @@ impl PodMachine {
         {
             let verdict = Verdict::Told { status: "True", reason: "TerminationByKubelet".to_owned(), message: message.clone() };
             conditions.push(self.condition("DisruptionTarget", verdict, now));
+        }
+        if self.containers.iter().any(|container| container.resizing) {
+            conditions.push(self.condition("PodResizeInProgress", Verdict::Yes, now));
         }
         conditions
     }

@@ -76,6 +76,16 @@ impl Life {
                 }
                 Event::PodChanged(Arc::new(pod))
             }
+            "limit" => {
+                let mut pod = (**self.machine.pod()).clone();
+                let resources = serde_json::from_value(json!({"limits": {parts[2]: parts[3]}})).expect("resources");
+                pod.spec.as_mut().expect("a spec").containers[0].resources = Some(resources);
+                Event::PodChanged(Arc::new(pod))
+            }
+            "resized" => {
+                let applied = spec::container(self.machine.pod(), &name).and_then(|(_, container)| container.resources);
+                Event::Resized { container: name, id, applied }
+            }
             "removed" => Event::PodRemoved,
             "objects" => Event::ObjectsChanged,
             other => panic!("no event {other}"),
@@ -109,6 +119,7 @@ fn show(effect: &Effect) -> String {
         Effect::CancelStart => "cancel".to_owned(),
         Effect::PostStart { container, .. } => format!("hook {container}"),
         Effect::StopContainer { container, grace_period_seconds, .. } => format!("stop {container} {grace_period_seconds}"),
+        Effect::ResizeContainer { container, .. } => format!("resize {container}"),
         Effect::RemoveContainer { id } => format!("remove {id}"),
         Effect::StartProbes { container, kinds, .. } => format!("probe {container} {kinds:?}"),
         Effect::StopProbes { container, kinds } => format!("unprobe {container} {}", kinds.len()),
@@ -377,6 +388,21 @@ fn a_changed_image_replaces_the_container() {
     life.step("image a", "start a/0");
     life.step("started a", "[Running a=run+]");
     life.step("new-image a", "Killing(Container a definition changed, will be restarted); unprobe a 2; stop a 30");
+    life.step("exit a 0", "unprobe a 3; image a; [Running a=Completed:0]");
+}
+
+#[test]
+fn resources_change_in_place_or_by_restart() {
+    let policy = json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+    let mut life = Life::prepared(json!({"containers": [{"name": "a", "resizePolicy": policy}]}));
+    life.step("sandbox ok", "image a; [Pending a=ContainerCreating]");
+    life.step("image a", "start a/0");
+    life.step("started a", "[Running a=run+]");
+    life.step("limit a cpu 1", "resize a; [Running a=run+]");
+    let conditions = life.machine.status().conditions.clone().expect("conditions");
+    assert!(conditions.iter().any(|condition| condition.type_ == "PodResizeInProgress"));
+    life.step("resized a", "[Running a=run+]");
+    life.step("limit a memory 1Gi", "Killing(Container a resize requires restart); unprobe a 2; stop a 30");
     life.step("exit a 0", "unprobe a 3; image a; [Running a=Completed:0]");
 }
 
