@@ -1,1 +1,107 @@
-//! kubectl
+//! The command-line client: kubectl, in the binary.
+//!
+//! Invariant: one file per command holds its help, its flags and what it does; only `main` here and `terminal` know
+//! the process, everything else works on the streams and the environment it is given, so a session can be replayed in
+//! a test. Whatever is asked of a server is asked of any Kubernetes: nothing here is private to Coracle. Deliberately
+//! absent: caches other than discovery's, and any knowledge of the columns of tables.
+
+mod command;
+mod commands;
+mod discovery;
+mod drain;
+mod error;
+mod files;
+mod flags;
+mod kubeconfig;
+mod kustomize;
+mod output;
+mod remote;
+mod rest;
+mod selection;
+mod session;
+mod terminal;
+mod threeway;
+mod value;
+
+#[cfg(test)]
+mod fake;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use command::{Found, find, help};
+use error::{Error, Result};
+use session::{Environment, GLOBALS, Session, Streams};
+
+/// Runs one command line; `args` without the program's name.
+pub fn main(args: Vec<String>) -> ExitCode {
+    let streams = Streams {
+        input: Box::new(tokio::io::stdin()),
+        out: Box::new(std::io::LineWriter::new(std::io::stdout())),
+        err: Box::new(std::io::stderr()),
+        terminal: terminal::StandardTerminal::open().map(|terminal| Box::new(terminal) as Box<dyn terminal::Terminal>),
+    };
+    let environment = Environment { variables: std::env::vars().collect() };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("error: {error}\n"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(run(args, streams, environment, None));
+    // A read of standard input may be waiting for ever.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}
+
+/// Runs one command line on the given streams; the answer is the exit code.
+async fn run(args: Vec<String>, mut streams: Streams, environment: Environment, client: Option<kube::Client>) -> u8 {
+    let found = match find(&commands::ROOT, GLOBALS, &args) {
+        Ok(found) => found,
+        Err(error) => {
+            if let Some(code) = commands::plugin::try_plugin(&args, &environment) {
+                return code;
+            }
+            let _ = writeln!(streams.err, "{}", error.message());
+            return 1;
+        }
+    };
+    let Found { command, path, parsed } = found;
+    let mut session = Session::new(streams, environment, parsed.clone(), path);
+    if let Some(client) = client {
+        session = session.with_client(client);
+    }
+    let outcome = if parsed.is_set("help") || command.run.is_none() {
+        if let (Some(word), false) = (parsed.args.first(), parsed.is_set("help")) {
+            Err(Error::Message(format!("unknown command {word:?} for {:?}", session.path)))
+        } else {
+            session.print(help(command, &session.path))
+        }
+    } else {
+        let work = command.run.expect("looked at just above");
+        work(&session, &parsed).await
+    };
+    finish(&session, outcome)
+}
+
+fn finish(session: &Session, outcome: Result) -> u8 {
+    let outcome = outcome.and_then(|()| session.flush());
+    match outcome {
+        Ok(()) if session.failed() => 1,
+        Ok(()) => 0,
+        Err(error) => {
+            let _ = session.flush();
+            let message = error.message();
+            if !message.is_empty() {
+                session.complain(message.strip_suffix('\n').unwrap_or(&message));
+            }
+            error.exit_code()
+        }
+    }
+}
+
+/// Whether standard output is a terminal.
+pub(crate) fn stdout_is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}

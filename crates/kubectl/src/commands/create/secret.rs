@@ -1,0 +1,114 @@
+//! `kubectl create secret`: generic, tls, docker-registry
+
+use serde_json::{Value, json};
+
+use super::configmap::{HASH, SOURCES, base64};
+use super::{GENERATED, create, name_argument, object, required, sources};
+use crate::command::{COMMAND, Command};
+use crate::error::{Error, Result};
+use crate::fail;
+use crate::flags::{Flag, Parsed};
+use crate::kubeconfig::go_io;
+use crate::output::{DRY_RUN, PRINT};
+use crate::session::Session;
+use crate::value::set;
+
+pub static SECRET: Command = Command {
+    name: "secret",
+    about: "Create a secret by one of the commands below.",
+    usage: "(docker-registry | generic | tls) [options]",
+    subcommands: &[&DOCKER_REGISTRY, &GENERIC, &TLS],
+    ..COMMAND
+};
+
+static GENERIC: Command = Command {
+    name: "generic",
+    about: "Create a secret from files, directories or literal values.",
+    usage: "NAME [--type=string] [--from-file=[key=]source] [--from-literal=key1=value1] [options]",
+    examples: "kubectl create secret generic database --from-literal=password=swordfish",
+    flags: &[&[Flag::text("type", "The type of the secret.")], SOURCES, HASH, GENERATED, DRY_RUN, PRINT],
+    run: Some(|session, args| Box::pin(generic(session, args))),
+    ..COMMAND
+};
+
+static TLS: Command = Command {
+    name: "tls",
+    about: "Create a secret from a certificate and its key.",
+    usage: "NAME --cert=path/to/cert/file --key=path/to/key/file [options]",
+    examples: "kubectl create secret tls web --cert=web.crt --key=web.key",
+    flags: &[&[Flag::text("cert", "File with the PEM certificate."), Flag::text("key", "File with its private key.")], HASH, GENERATED, DRY_RUN, PRINT],
+    run: Some(|session, args| Box::pin(tls(session, args))),
+    ..COMMAND
+};
+
+static DOCKER_REGISTRY: Command = Command {
+    name: "docker-registry",
+    about: "Create a secret for pulling images from a registry.",
+    usage: "NAME --docker-username=user --docker-password=password --docker-email=email [--docker-server=string] [options]",
+    flags: &[DOCKER, HASH, GENERATED, DRY_RUN, PRINT],
+    run: Some(|session, args| Box::pin(docker_registry(session, args))),
+    ..COMMAND
+};
+
+const DOCKER: &[Flag] = &[
+    Flag::text("docker-email", "Mail address."),
+    Flag::text("docker-password", "Password."),
+    Flag::text("docker-server", "Address of the registry.").default("https://index.docker.io/v1/"),
+    Flag::text("docker-username", "User name."),
+    Flag::list("from-file", "File in Docker's own format, as .dockerconfigjson=path."),
+];
+
+async fn generic(session: &Session, args: &Parsed) -> Result {
+    let mut secret = object("v1", "Secret", name_argument(session, args)?);
+    for (key, value) in sources(args)? {
+        set(&mut secret, &["data", &key], base64(&value).into());
+    }
+    if args.changed("type") {
+        secret["type"] = args.text("type").into();
+    }
+    finish(session, args, secret).await
+}
+
+async fn tls(session: &Session, args: &Parsed) -> Result {
+    required(args, &["cert", "key"])?;
+    let read = |path: &str| std::fs::read(path).map_err(|error| Error::Message(format!("open {path}: {}", go_io(&error))));
+    let (certificate, key) = (read(args.text("cert"))?, read(args.text("key"))?);
+    if !String::from_utf8_lossy(&certificate).contains("-----BEGIN CERTIFICATE-----") {
+        fail!("tls: failed to find any PEM data in certificate input");
+    }
+    if !String::from_utf8_lossy(&key).contains("PRIVATE KEY-----") {
+        fail!("tls: failed to find any PEM data in key input");
+    }
+    let mut secret = object("v1", "Secret", name_argument(session, args)?);
+    secret["type"] = "kubernetes.io/tls".into();
+    secret["data"] = json!({"tls.crt": base64(&certificate), "tls.key": base64(&key)});
+    finish(session, args, secret).await
+}
+
+async fn docker_registry(session: &Session, args: &Parsed) -> Result {
+    let mut secret = object("v1", "Secret", name_argument(session, args)?);
+    secret["type"] = "kubernetes.io/dockerconfigjson".into();
+    let content = if args.changed("from-file") {
+        let (_, content) = sources(args)?.into_iter().next().unwrap_or_default();
+        content
+    } else {
+        let (user, password, email) = (args.text("docker-username"), args.text("docker-password"), args.text("docker-email"));
+        if user.is_empty() || password.is_empty() {
+            fail!("either --from-file or the combination of --docker-username, --docker-password and --docker-server is required");
+        }
+        let mut entry = json!({"username": user, "password": password, "auth": base64(format!("{user}:{password}").as_bytes())});
+        if !email.is_empty() {
+            entry["email"] = email.into();
+        }
+        json!({"auths": {args.text("docker-server"): entry}}).to_string().into_bytes()
+    };
+    secret["data"] = json!({".dockerconfigjson": base64(&content)});
+    finish(session, args, secret).await
+}
+
+async fn finish(session: &Session, args: &Parsed, secret: Value) -> Result {
+    if args.is_set("append-hash") {
+        return Err(Error::not_supported("--append-hash"));
+    }
+    create(session, args, secret).await
+}

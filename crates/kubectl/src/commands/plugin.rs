@@ -1,0 +1,64 @@
+//! `kubectl plugin`, and commands that are programs named `kubectl-...` on the path.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use crate::command::{COMMAND, Command};
+use crate::error::{Error, Result};
+use crate::session::{Environment, Session};
+
+pub static PLUGIN: Command = Command {
+    name: "plugin",
+    about: "Show the plugins: programs on the path whose names begin with kubectl-.",
+    usage: "[flags] [options]",
+    subcommands: &[&LIST],
+    ..COMMAND
+};
+
+static LIST: Command = Command {
+    name: "list",
+    about: "List all plugins on the path.",
+    flags: &[&[crate::flags::Flag::switch("name-only", "Show names, not whole paths.")]],
+    run: Some(|session, args| Box::pin(async move { list(session, args.is_set("name-only")) })),
+    ..COMMAND
+};
+
+fn list(session: &Session, name_only: bool) -> Result {
+    let mut found = Vec::new();
+    for directory in directories(&session.environment) {
+        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+        let mut names: Vec<PathBuf> = entries.filter_map(std::result::Result::ok).map(|entry| entry.path()).collect();
+        names.sort();
+        let is_plugin = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kubectl-"));
+        found.extend(names.into_iter().filter(is_plugin));
+    }
+    if found.is_empty() {
+        return Err(Error::Message("unable to find any kubectl plugins in your PATH".to_owned()));
+    }
+    session.say("The following compatible plugins are available:\n")?;
+    for path in found {
+        let shown = if name_only { path.file_name().unwrap_or_default().to_string_lossy().into_owned() } else { path.display().to_string() };
+        session.say(shown)?;
+    }
+    Ok(())
+}
+
+fn directories(environment: &Environment) -> Vec<PathBuf> {
+    environment.var("PATH").unwrap_or_default().split(':').filter(|part| !part.is_empty()).map(PathBuf::from).collect()
+}
+
+/// Runs `kubectl-a-b` for `kubectl a b ...`: the longest name that there is. None when there is none.
+pub fn try_plugin(args: &[String], environment: &Environment) -> Option<u8> {
+    let words: Vec<String> = args.iter().take_while(|word| !word.starts_with('-')).map(|word| word.replace('-', "_")).collect();
+    for count in (1..=words.len()).rev() {
+        let name = format!("kubectl-{}", words[..count].join("-"));
+        let program = directories(environment).into_iter().map(|directory| directory.join(&name)).find(|path| {
+            path.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+        });
+        if let Some(program) = program {
+            let status = std::process::Command::new(program).args(&args[count..]).status().ok()?;
+            return Some(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1));
+        }
+    }
+    None
+}
