@@ -1,7 +1,7 @@
 //! The admission plugins, in the original's order.
 //!
-//! Invariant: plugins ask the cluster only through [`crate::admission_chain::Cluster`] and keep no state of their own, so that any
-//! of them may run twice for one request. Deliberately absent: webhooks and CEL policies.
+//! Invariant: plugins ask the cluster only through [`crate::admission_chain::Cluster`]; what state they keep may be
+//! lost at any time. Deliberately absent: webhooks and CEL policies.
 
 mod certificates;
 mod default_ingress_class;
@@ -42,7 +42,7 @@ pub fn plugins() -> Vec<Arc<dyn Admission>> {
         Arc::new(certificates::CertificateSigning),
         Arc::new(certificates::CertificateSubjectRestriction),
         Arc::new(default_ingress_class::DefaultIngressClass),
-        Arc::new(resource_quota::ResourceQuota),
+        Arc::new(resource_quota::ResourceQuota::default()),
     ]
 }
 

@@ -4,7 +4,7 @@ use api::quantity::Quantity;
 use serde_json::{Map, Value};
 
 use super::Amounts;
-use crate::kinds::{Kind, resources};
+use crate::kinds::{Kind, registry, resources};
 
 pub fn of(kind: &Kind, object: &Value) -> Amounts {
     let mut amounts = Amounts::new();
@@ -28,6 +28,29 @@ pub fn of(kind: &Kind, object: &Value) -> Amounts {
         _ => {}
     }
     amounts
+}
+
+/// The kinds that a quota over these resources counts.
+pub fn kinds(hard: &Amounts) -> Vec<&'static Kind> {
+    let mut found: Vec<&'static Kind> = Vec::new();
+    for resource in hard.keys() {
+        let (plural, group) = match resource.strip_prefix("count/") {
+            Some(counted) => counted.split_once('.').unwrap_or((counted, "")),
+            None if resource.starts_with("services") => ("services", ""),
+            None if resource.ends_with("persistentvolumeclaims") || resource.ends_with("requests.storage") => {
+                ("persistentvolumeclaims", "")
+            }
+            None => match resource.as_str() {
+                "configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas" => (resource.as_str(), ""),
+                _ => ("pods", ""),
+            },
+        };
+        let kind = registry::REGISTRY.iter().copied().find(|kind| kind.plural == plural && kind.group == group);
+        if let Some(kind) = kind.filter(|kind| !found.iter().any(|own| std::ptr::eq(*own, *kind))) {
+            found.push(kind);
+        }
+    }
+    found
 }
 
 fn pod(pod: &Value, amounts: &mut Amounts) {
