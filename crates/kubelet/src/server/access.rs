@@ -28,11 +28,14 @@ pub struct Identity {
     pub groups: Vec<String>,
 }
 
+/// Who, which verb, which part of the node.
+type Question = (Identity, &'static str, &'static str);
+
 pub struct Access {
     rest: Rest,
     node_name: String,
     tokens: Mutex<HashMap<String, (Instant, Option<Identity>)>>,
-    decisions: Mutex<HashMap<(Identity, &'static str, &'static str), (Instant, bool)>>,
+    decisions: Mutex<HashMap<Question, (Instant, bool)>>,
 }
 
 impl Access {

@@ -63,20 +63,14 @@ impl PodMachine {
                 self.containers[index].waiting = Some((reason, message));
             }
             Event::StartCancelled { container } => {
-                if self.starting.is_some_and(|(index, _)| self.containers[index].name == container) {
-                    self.starting = None;
-                }
+                self.starting = self.starting.filter(|(index, _)| self.containers[*index].name != container);
             }
             Event::PostStartDone { container, id, failure } => self.post_start_done(&container, &id, failure, now, effects),
             Event::Exited { container, exit } => self.exited(&container, exit, effects),
             Event::StopFailed { container, id } => {
-                if let Some(index) = self.index_of(&container)
-                    && let Run::Stopping { id: stopping, since, .. } = &self.containers[index].run
-                    && *stopping == id
-                {
-                    let since = *since;
-                    self.containers[index].run = Run::Running { id, since, post_start_done: true };
-                    self.containers[index].retry_at = Some(now + RETRY_FIRST);
+                let found = self.containers.iter_mut().find(|known| known.name == container);
+                if let Some(known) = found.filter(|known| matches!(&known.run, Run::Stopping { id: stopping, .. } if *stopping == id)) {
+                    known.retry_at = Some(now + RETRY_FIRST);
                 }
             }
             Event::Resized { container, id, applied } => self.resized(&container, &id, applied, now),
@@ -184,7 +178,7 @@ impl PodMachine {
             }
             _ => return,
         }
-        container.run = Run::Idle;
+        container.retry_at = None;
         container.run_ended(exit, effects);
         container.waiting = container.waiting_after_stop.take();
         let kinds = vec![ProbeKind::Startup, ProbeKind::Liveness, ProbeKind::Readiness];
@@ -253,6 +247,17 @@ impl PodMachine {
         let name = container.name.clone();
         effects.push(Effect::StopProbes { container: name.clone(), kinds: vec![ProbeKind::Startup, ProbeKind::Liveness] });
         effects.push(Effect::StopContainer { container: name, id, grace_period_seconds });
+    }
+
+    /// A stop that the runtime failed to carry out is asked for again; its time is over by now.
+    pub(super) fn stop_again(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        for container in &mut self.containers {
+            let Run::Stopping { id, .. } = &container.run else { continue };
+            if container.retry_at.is_some_and(|moment| moment <= now) {
+                container.retry_at = None;
+                effects.push(Effect::StopContainer { container: container.name.clone(), id: id.clone(), grace_period_seconds: 1 });
+            }
+        }
     }
 
     pub(super) fn plan_containers(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {

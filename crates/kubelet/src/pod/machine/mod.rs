@@ -468,6 +468,7 @@ impl PodMachine {
     }
 
     fn plan(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        self.stop_again(now, effects);
         if matches!(self.lifecycle, Lifecycle::Syncing) {
             self.plan_syncing(now, effects);
         }

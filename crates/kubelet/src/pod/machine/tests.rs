@@ -51,6 +51,7 @@ impl Life {
                 Event::StartFailed { container: name, id: None, reason: "CreateContainerConfigError".to_owned(), message: "bad".to_owned() }
             }
             "cancelled" => Event::StartCancelled { container: name },
+            "not-stopped" => Event::StopFailed { container: name, id },
             "hooked" => Event::PostStartDone { container: name, id, failure: parts.get(2).map(|text| (*text).to_owned()) },
             "exit" => {
                 let code = parts[2].parse().expect("a code");
@@ -311,6 +312,8 @@ fn probes_decide() {
     life.step("unready a", "[Running a=run]");
     life.step("dead a", "Killing(Container a failed liveness probe, will be restarted); unprobe a 2; stop a 30");
     life.step("dead a", "");
+    life.step("not-stopped a", "");
+    life.step("tick 1", "stop a 1"); // It has to go all the same.
     life.step("exit a 137", "unprobe a 3; image a; [Running a=Error:137]");
 }
 
