@@ -23,6 +23,7 @@ pub struct Cluster {
     pub registry: SocketAddr,
     /// From the server's last start until its node was Ready.
     pub ready_after: Duration,
+    flags: Vec<String>,
     server: Option<Child>,
     _registry: RegistryThread,
     _scratch: Scratch,
@@ -84,6 +85,11 @@ fn find_in_path(name: &str) -> Option<PathBuf> {
 impl Cluster {
     /// Starts a registry and a one-node cluster that pulls from it; returns when the node is Ready.
     pub fn start() -> io::Result<Cluster> {
+        Cluster::start_with(&[])
+    }
+
+    /// The same with further flags of `coracle server`; with `--disable-agent` the API server is all there is.
+    pub fn start_with(flags: &[&str]) -> io::Result<Cluster> {
         let lock = File::create(target().join("testbed/lock"))?;
         lock.lock()?;
         let registry = RegistryThread::start(target().join("testbed"))?;
@@ -95,6 +101,7 @@ impl Cluster {
             data_dir,
             registry: registry.address,
             ready_after: Duration::ZERO,
+            flags: flags.iter().map(|flag| (*flag).to_string()).collect(),
             server: None,
             _registry: registry,
             _scratch: scratch,
@@ -118,6 +125,7 @@ impl Cluster {
             .arg("--private-registry")
             .arg(self.data_dir.with_file_name("registries.yaml"))
             .args(["-v", "4"])
+            .args(&self.flags)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -125,8 +133,7 @@ impl Cluster {
         self.server = Some(child);
         let end = Instant::now() + READY_WITHIN;
         loop {
-            let ready = self.kubectl_output(&["get", "node", NODE, "-o", READY_JSONPATH]);
-            if ready.is_ok_and(|output| output.status.success() && output.stdout == b"True") {
+            if self.is_ready() {
                 self.ready_after = started.elapsed();
                 return Ok(());
             }
@@ -138,6 +145,14 @@ impl Cluster {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    fn is_ready(&self) -> bool {
+        if !self.flags.iter().any(|flag| flag == "--disable-agent") {
+            let ready = self.kubectl_output(&["get", "node", NODE, "-o", READY_JSONPATH]);
+            return ready.is_ok_and(|output| output.status.success() && output.stdout == b"True");
+        }
+        self.kubectl_output(&["get", "--raw", "/readyz"]).is_ok_and(|output| output.status.success())
     }
 
     /// Kills the server as a power cut would; its containers go on.

@@ -58,7 +58,7 @@ pub struct SimulatedNode {
     pods: Arc<Informer<Pod>>,
     /// When each pod reached this node, by UID; what a kubelet holds in memory.
     since: Mutex<HashMap<String, Timestamp>>,
-    queue: Arc<WorkQueue<ObjectKey>>,
+    queue: WorkQueue<ObjectKey>,
 }
 
 impl SimulatedNode {
@@ -71,7 +71,7 @@ impl SimulatedNode {
             clock,
             pods: pods.clone(),
             since: Mutex::default(),
-            queue: Arc::new(WorkQueue::new()),
+            queue: WorkQueue::new(),
             config,
         });
         node.register(&cancel).await;
@@ -145,13 +145,15 @@ impl SimulatedNode {
         };
         while !cancel.is_cancelled() {
             let now = self.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
-            let renewed = self.rest.patch_at::<Value>(path.clone(), &Patch::Merge(json!({"spec": {"renewTime": now}})));
-            if let Err(cause) = renewed.await
+            let renewal = Patch::Merge(json!({"spec": {"renewTime": now}}));
+            let renewed = self.rest.patch_at::<Value>(path.clone(), &renewal).await;
+            if let Err(cause) = renewed
                 && error_kind(&cause) == ErrorKind::NotFound
             {
                 let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases".to_string();
-                // Tried again at the next beat.
-                let _ = self.rest.post_at::<Value>(path, &lease(now)).await;
+                if let Err(cause) = self.rest.post_at::<Value>(path, &lease(now)).await {
+                    tracing::warn!(node = self.config.name, %cause, "the lease is tried again at the next beat");
+                }
             }
             tokio::time::sleep(LEASE_EVERY).await;
         }

@@ -1,4 +1,5 @@
 //! Node and client tiers: real containers, a real registry on loopback, the real kubectl.
 
+mod durability;
 mod images;
 mod one_machine;

@@ -299,7 +299,10 @@ async fn try_change(call: &Call, change: &Change<'_>, entry: &Arc<Entry>) -> Res
             (kind.validate_update)(&new, &old, &mut problems);
         }
         Rules::Status => (kind.validate_status_update)(&new, &old, &mut problems),
-        Rules::Part(_) => (kind.validate)(&new, &mut problems),
+        Rules::Part(_) => {
+            (kind.validate)(&new, &mut problems);
+            (kind.validate_part_update)(&call.info.subresource, &new, &old, &mut problems);
+        }
     }
     refuse_invalid(kind, name, problems)?;
     if call.info.subresource.is_empty() {
@@ -368,8 +371,9 @@ fn check_preconditions(
     }
     let revision = text(new, "resourceVersion");
     if matches!(revision, "" | "0") {
-        // Only whole PUTs can lack it: what a patch starts from has it.
-        if matches!(change.rules, Rules::Whole) && CONDITIONAL_ONLY.contains(&(call.kind.group, call.kind.plural)) {
+        // Only whole PUTs can lack it: a patch that names no revision is made again over the newest.
+        let whole = matches!(change.rules, Rules::Whole) && call.info.verb == "update";
+        if whole && CONDITIONAL_ONLY.contains(&(call.kind.group, call.kind.plural)) {
             let mut problems = Problems::default();
             problems.list.push(Problem {
                 reason: ProblemReason::Invalid,

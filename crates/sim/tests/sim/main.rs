@@ -1,0 +1,56 @@
+//! The control plane in virtual time. `CORACLE_SEED` repeats one run, `CORACLE_SEEDS` asks for more of them.
+
+mod deployment;
+mod nodes;
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
+use sim::SimulatedCluster;
+
+const SEEDS: u64 = 5;
+
+/// Runs a scenario for each seed on a paused clock of its own; a failure names its seed.
+fn for_each_seed(scenario: impl AsyncFn(SimulatedCluster)) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = match number("CORACLE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("CORACLE_SEEDS").unwrap_or(SEEDS),
+    };
+    let key = rcgen::KeyPair::generate().expect("a key").serialize_pem();
+    for seed in seeds {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+        let told = Told(seed);
+        runtime.block_on(async {
+            let cluster = SimulatedCluster::start(seed, key.clone()).await.expect("starts");
+            scenario(cluster).await;
+        });
+        std::mem::forget(told);
+    }
+}
+
+/// Says the seed when a scenario panics.
+struct Told(u64);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        eprintln!("failed with CORACLE_SEED={}", self.0);
+    }
+}
+
+/// The pods of the default namespace that are not on their way out.
+async fn pods(cluster: &SimulatedCluster, labels: &str) -> Vec<Pod> {
+    let pods = Api::<Pod>::namespaced(cluster.client.clone(), "default");
+    let list = pods.list(&ListParams::default().labels(labels)).await.expect("lists pods");
+    list.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect()
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|it| it.type_ == "Ready" && it.status == "True")
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
