@@ -6,7 +6,9 @@
 //!
 //! Deliberately absent: any access to the store, and any time but the clock that is handed in.
 
+mod cluster_roles;
 mod context;
+mod cronjob;
 mod daemonset;
 mod deployment;
 mod discovery;
@@ -28,7 +30,10 @@ mod runner;
 mod scheduling;
 mod service_accounts;
 mod statefulset;
+mod ttl_after_finished;
+mod volumes;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::clock::Clock;
@@ -39,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 
 use context::Context;
 use runner::{Controller, Queue};
+pub use volumes::local_path::{LocalDirectories, OwnMachine};
 
 /// What every cluster has to say; all else has the original's defaults and is set on `ControllerManager`.
 #[derive(Clone, Debug)]
@@ -53,6 +59,7 @@ struct Settings {
     ca_pem: String,
     cluster_cidrs: Vec<IpNet>,
     terminated_pod_threshold: usize,
+    local_paths: Option<volumes::local_path::LocalPaths>,
 }
 
 /// All controllers of one cluster.
@@ -65,7 +72,8 @@ pub struct ControllerManager {
 
 impl ControllerManager {
     pub fn new(client: kube::Client, informers: Arc<Informers>, clock: Clock, config: ControllersConfig) -> Self {
-        let settings = Settings { ca_pem: config.ca_pem, cluster_cidrs: Vec::new(), terminated_pod_threshold: 12_500 };
+        let settings =
+            Settings { ca_pem: config.ca_pem, cluster_cidrs: Vec::new(), terminated_pod_threshold: 12_500, local_paths: None };
         ControllerManager { client, informers, clock, settings }
     }
 
@@ -78,6 +86,12 @@ impl ControllerManager {
     /// Finished pods that are kept before the oldest are removed; 0 keeps all.
     pub fn terminated_pod_threshold(mut self, count: usize) -> Self {
         self.settings.terminated_pod_threshold = count;
+        self
+    }
+
+    /// Volumes of class `local-path` are directories below `root` on the nodes; without this the class is not there.
+    pub fn local_paths(mut self, root: PathBuf, directories: Arc<dyn LocalDirectories>) -> Self {
+        self.settings.local_paths = Some(volumes::local_path::LocalPaths { root, directories });
         self
     }
 
@@ -103,6 +117,15 @@ impl ControllerManager {
             Arc::new(statefulset::StatefulSets::new(context)),
             Arc::new(daemonset::DaemonSets::new(context)),
             Arc::new(job::Jobs::new(context)),
+            Arc::new(cronjob::CronJobs::new(context)),
+            Arc::new(ttl_after_finished::TtlAfterFinished::new(context)),
+            Arc::new(cluster_roles::ClusterRoleAggregation::new(context)),
+            Arc::new(volumes::claim::Claims::new(context)),
+            Arc::new(volumes::volume::Volumes::new(context)),
+            Arc::new(volumes::local_path::LocalPathClass::new(context)),
+            Arc::new(volumes::protection::ClaimProtection::new(context)),
+            Arc::new(volumes::protection::VolumeProtection::new(context)),
+            Arc::new(volumes::ephemeral::EphemeralVolumes::new(context)),
         ];
         let mut running: Vec<BoxFuture<'_, ()>> = Vec::new();
         running.push(Box::pin(garbage::GarbageCollector::new(context).run(cancel.clone())));
