@@ -59,6 +59,12 @@ pub async fn start(
     };
     let runtime = EmbeddedRuntime::start(embedded).await.map_err(|cause| format!("container runtime: {cause}"))?;
 
+    let live = runtime.list_pod_sandboxes().await.map_err(|cause| cause.to_string())?;
+    bridge
+        .collect_garbage(live.into_iter().map(|pod| pod.id))
+        .await
+        .map_err(|cause| format!("pod network: {cause}"))?;
+    tokio::spawn(keep_rules(bridge.clone(), cancel.clone()));
     tokio::spawn(import_archives(images.clone(), instance.image_archives()));
     let (socket, listed, stop) = (instance.socket(), images.clone(), cancel.clone());
     tokio::spawn(async move {
@@ -170,6 +176,18 @@ fn start_dns(config: &Config, informers: &Arc<Informers>, cancel: &CancellationT
             tracing::error!(%cause, "cluster DNS ended");
         }
     });
+}
+
+/// Puts the pod network's rules back when somebody flushes them.
+async fn keep_rules(bridge: BridgeNetwork, cancel: CancellationToken) {
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        ended = bridge.keep_rules() => {
+            if let Err(cause) = ended {
+                tracing::warn!(%cause, "the pod network's rules are no longer watched");
+            }
+        }
+    }
 }
 
 async fn import_archives(images: Arc<ImageStore>, directory: PathBuf) {

@@ -7,7 +7,7 @@ use api::clock::Clock;
 use apiserver::pki::{self, ClientName, Pki};
 use apiserver::{ApiServer, KubeletAccess, TlsConfig};
 use client::{EventRecorder, Informers};
-use controllers::{ControllerManager, ControllersConfig};
+use controllers::{ControllerManager, ControllersConfig, OwnMachine};
 use ipnet::IpNet;
 use kubelet::ServerConfig;
 use net::host::HostNetwork;
@@ -114,6 +114,13 @@ fn start_control_plane(
     if enabled("controller-manager") {
         let settings = ControllersConfig { ca_pem: pki.authority_pem().to_string() };
         let controllers = ControllerManager::new(manager, informers.clone(), clock.clone(), settings);
+        let controllers = match enabled("local-storage") {
+            true => controllers.local_paths(
+                config.data_dir.join("storage"),
+                Arc::new(OwnMachine { node_name: config.node_name.clone() }),
+            ),
+            false => controllers,
+        };
         tokio::spawn(controllers.run(cancel.clone()));
     }
     if enabled("scheduler") {
@@ -202,13 +209,14 @@ async fn cluster_dns_service(client: kube::Client, address: IpAddr) {
         "metadata": {"name": "kube-dns", "labels": {"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"}},
         "spec": {"clusterIP": address.to_string(), "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")]},
     }));
-    let created = match service {
-        Ok(service) => services.create(&kube::api::PostParams::default(), &service).await,
-        Err(cause) => Err(kube::Error::SerdeError(cause)),
+    let made = async {
+        if services.get_opt("kube-dns").await?.is_none() {
+            let service = service.map_err(kube::Error::SerdeError)?;
+            services.create(&kube::api::PostParams::default(), &service).await?;
+        }
+        Ok::<(), kube::Error>(())
     };
-    match created {
-        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {}
-        Err(cause) => tracing::warn!(%cause, "the kube-dns Service could not be made"),
-        Ok(_) => {}
+    if let Err(cause) = made.await {
+        tracing::warn!(%cause, "the kube-dns Service could not be made");
     }
 }
