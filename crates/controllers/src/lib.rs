@@ -12,6 +12,7 @@ mod cronjob;
 mod daemonset;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod failure;
 #[cfg(test)]
@@ -31,6 +32,7 @@ mod scheduling;
 mod service_accounts;
 mod statefulset;
 mod ttl_after_finished;
+mod volume;
 mod volumes;
 
 use std::path::PathBuf;
@@ -126,6 +128,11 @@ impl ControllerManager {
             Arc::new(volumes::protection::ClaimProtection::new(context)),
             Arc::new(volumes::protection::VolumeProtection::new(context)),
             Arc::new(volumes::ephemeral::EphemeralVolumes::new(context)),
+            Arc::new(disruption::Disruption::new(context)),
+            Arc::new(volume::protection::ClaimProtection::new(context)),
+            Arc::new(volume::protection::VolumeProtection::new(context)),
+            Arc::new(volume::ephemeral::EphemeralVolumes::new(context)),
+            Arc::new(volume::binder::VolumeBinder::new(context)),
         ];
         let mut running: Vec<BoxFuture<'_, ()>> = Vec::new();
         running.push(Box::pin(garbage::GarbageCollector::new(context).run(cancel.clone())));
