@@ -200,6 +200,9 @@ async fn answer(
         now: form.now,
         upgrade: parking_lot::Mutex::new(upgrade),
     };
+    if !kind.deprecation.is_empty() {
+        call.warnings.add(kind.deprecation);
+    }
     let result = rest::dispatch(&call).await;
     form.warnings = call.warnings.take();
     result
