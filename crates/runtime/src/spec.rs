@@ -149,6 +149,10 @@ impl PodFiles {
     pub fn shm(&self) -> PathBuf {
         self.directory.join("shm")
     }
+    /// `/etc/hostname` of the pod's containers.
+    pub fn hostname(&self) -> PathBuf {
+        self.directory.join("hostname")
+    }
     pub fn containers(&self) -> PathBuf {
         self.directory.join("containers")
     }

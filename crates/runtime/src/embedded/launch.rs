@@ -33,6 +33,8 @@ pub struct Inputs<'a> {
     pub cgroup: String,
     /// The name that processes find in `$HOSTNAME`.
     pub hostname: String,
+    /// The same name, for `/etc/hostname`.
+    pub hostname_file: PathBuf,
 }
 
 pub fn spec(inputs: &Inputs<'_>) -> CriResult<ContainerSpec> {
@@ -158,6 +160,11 @@ fn mounts(inputs: &Inputs<'_>) -> Vec<MountSpec> {
         };
         mounts.push(MountSpec { source, target: "/dev/shm".to_string(), ..MountSpec::default() });
     }
+    if !taken("/etc/hostname") {
+        let readonly = inputs.container.security_context.readonly_rootfs;
+        let (source, target) = (inputs.hostname_file.clone(), "/etc/hostname".to_string());
+        mounts.push(MountSpec { source, target, readonly, ..MountSpec::default() });
+    }
     mounts
 }
 
@@ -217,6 +224,7 @@ mod tests {
             shm: "/run/shm".into(),
             cgroup: "kubepods/c1".into(),
             hostname: "web".into(),
+            hostname_file: "/run/hostname".into(),
         })
     }
 
@@ -285,14 +293,17 @@ mod tests {
         let spec = build("{}", ContainerConfig { command: words("x"), log_path: "c/0.log".into(), ..Default::default() }).unwrap();
         assert_eq!(spec.log_path, Some("/var/log/pods/p/c/0.log".into()));
         assert_eq!(spec.masked_paths.len(), MASKED_PATHS.len());
-        assert_eq!(spec.mounts[0].target, "/dev/shm");
+        let targets: Vec<&str> = spec.mounts.iter().map(|it| it.target.as_str()).collect();
+        assert_eq!(targets, ["/dev/shm", "/etc/hostname"]);
 
         let mut container = ContainerConfig { command: words("x"), ..Default::default() };
         container.security_context.privileged = true;
-        container.mounts = vec![Mount { container_path: "/dev/shm/".into(), host_path: "/x".into(), ..Default::default() }];
+        container.mounts = ["/dev/shm/", "/etc/hostname"]
+            .map(|path| Mount { container_path: path.into(), host_path: "/x".into(), ..Default::default() })
+            .into();
         let spec = build("{}", container).unwrap();
         assert!(spec.masked_paths.is_empty() && spec.readonly_paths.is_empty() && spec.log_path.is_none());
-        assert_eq!((spec.mounts.len(), spec.capabilities), (1, capabilities::ALL));
+        assert_eq!((spec.mounts.len(), spec.capabilities), (2, capabilities::ALL));
     }
 
     #[test]

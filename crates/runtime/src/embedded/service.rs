@@ -273,7 +273,10 @@ fn create(
         "" => nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         name => name.to_string(),
     };
-    let inputs = Inputs { id, sandbox: &sandbox, container: &config, rootfs: &rootfs, shm: pod.files.shm(), cgroup, hostname };
+    let hostname_file = pod.files.hostname();
+    std::fs::write(&hostname_file, format!("{hostname}\n")).map_err(failed)?;
+    let shm = pod.files.shm();
+    let inputs = Inputs { id, sandbox: &sandbox, container: &config, rootfs: &rootfs, shm, cgroup, hostname, hostname_file };
     let spec = launch::spec(&inputs)?;
     let image_signal = rootfs.config.config().as_ref().and_then(|it| it.stop_signal().clone()).unwrap_or_default();
     let stop_signal = match config.stop_signal.as_str() {

@@ -4,7 +4,7 @@ use std::fs::File;
 
 use futures::stream::{self, StreamExt};
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
-use oci_client::errors::OciDistributionError;
+use oci_client::errors::{DigestError, OciDistributionError};
 use oci_client::manifest::{OciDescriptor, OciImageManifest, OciManifest};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
@@ -74,17 +74,18 @@ async fn pull_from(
     let mut tries: Vec<RegistryAuth> = auth.iter().filter_map(registry_auth).collect();
     tries.extend(registries.auth(&endpoint.host).as_ref().and_then(registry_auth));
     tries.push(RegistryAuth::Anonymous);
-    let mut refused = PullError::Other("no credentials".into());
+    let mut refused = None;
     for auth in &tries {
         // A client remembers the first credentials for a registry: each try has its own.
         let client = client_for(endpoint, registries)?;
         match resolve(&client, &source, reference, auth).await {
             Ok((manifest, digest)) => return fetch(&client, &source, reference, &manifest, &digest, layers).await,
-            Err(cause @ PullError::Unauthorized(_)) => refused = cause,
+            // Told is what the credentials met that somebody gave, rather than what none would have met.
+            Err(cause @ PullError::Unauthorized(_)) => refused = refused.or(Some(cause)),
             Err(cause) => return Err(cause),
         }
     }
-    Err(refused)
+    Err(refused.unwrap_or_else(|| PullError::Other("no credentials".into())))
 }
 
 /// The manifest for this machine, and the digest that the reference resolved to (an index keeps its own).
@@ -98,6 +99,15 @@ async fn resolve(
         let whole = reference.whole();
         let text = match &cause {
             it if is_not_found(it) => format!("{whole}: not found"),
+            it if is_refused(it) => {
+                let why = match auth {
+                    RegistryAuth::Anonymous => "no basic auth credentials",
+                    _ => "the credentials were refused",
+                };
+                format!(
+                    "pull access denied, repository does not exist or may require authorization: authorization failed: {why}"
+                )
+            }
             it => it.to_string(),
         };
         classify(&cause, format!("failed to resolve reference {whole:?}: {text}"))
@@ -175,7 +185,7 @@ async fn fetch_config(client: &Client, source: &Reference, config: &OciDescripto
     client
         .pull_blob(source, config, &mut bytes)
         .await
-        .map_err(|cause| classify(&cause, format!("failed to copy: {cause}")))?;
+        .map_err(|cause| classify(&cause, copy_problem(&cause, "config", config)))?;
     String::from_utf8(bytes).map_err(|cause| PullError::Other(format!("image config: {cause}")))
 }
 
@@ -196,13 +206,13 @@ async fn fetch_layer(
         client
             .pull_blob(source, layer, &mut out)
             .await
-            .map_err(|cause| classify(&cause, format!("failed to copy: {cause}")))?;
+            .map_err(|cause| classify(&cause, copy_problem(&cause, "layer", layer)))?;
         let (layers, path, diff_id) = (layers.clone(), path.clone(), diff_id.to_string());
         tokio::task::spawn_blocking(move || layers.unpack(File::open(path)?, &diff_id))
             .await
             .map_err(|cause| PullError::Other(cause.to_string()))?
             .map_err(|cause| {
-                PullError::Other(format!("failed to extract layer {}: {cause}", layer.digest))
+                PullError::Other(format!("failed to extract layer {}: {}", layer.digest, with_sources(&cause)))
             })
     }
     .await;
@@ -321,17 +331,45 @@ fn is_not_found(cause: &OciDistributionError) -> bool {
     }
 }
 
-fn classify(cause: &OciDistributionError, text: String) -> PullError {
+fn is_refused(cause: &OciDistributionError) -> bool {
     use oci_client::errors::OciErrorCode;
-    let unauthorized = match cause {
+    match cause {
         OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => true,
         OciDistributionError::RegistryError { envelope, .. } => envelope
             .errors
             .iter()
             .any(|error| matches!(error.code, OciErrorCode::Unauthorized | OciErrorCode::Denied)),
         _ => false,
-    };
-    match (unauthorized, is_not_found(cause)) {
+    }
+}
+
+/// Why a blob did not arrive, in containerd's words where it is a wrong digest.
+fn copy_problem(cause: &OciDistributionError, what: &str, blob: &OciDescriptor) -> String {
+    match cause {
+        OciDistributionError::DigestError(DigestError::VerificationError { expected, actual }) => format!(
+            "failed commit on ref \"{what}-{}\": unexpected commit digest {actual}, expected {expected}: failed precondition",
+            blob.digest
+        ),
+        other => format!("failed to copy: {}", with_sources(other)),
+    }
+}
+
+/// An error with all that led to it, each said once.
+fn with_sources(cause: &dyn std::error::Error) -> String {
+    let mut text = cause.to_string();
+    let mut next = cause.source();
+    while let Some(inner) = next {
+        let said = inner.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        next = inner.source();
+    }
+    text
+}
+
+fn classify(cause: &OciDistributionError, text: String) -> PullError {
+    match (is_refused(cause), is_not_found(cause)) {
         (true, _) => PullError::Unauthorized(text),
         (_, true) => PullError::NotFound(text),
         _ if matches!(cause, OciDistributionError::RequestError(_)) => PullError::Unreachable(text),
