@@ -26,13 +26,13 @@ mod owners;
 mod pods;
 mod proportion;
 mod replicaset;
+mod resource_quota;
 mod root_ca;
 mod runner;
 mod scheduling;
 mod service_accounts;
 mod statefulset;
 mod ttl_after_finished;
-mod volume;
 mod volumes;
 
 use std::path::PathBuf;
@@ -122,6 +122,7 @@ impl ControllerManager {
             Arc::new(cronjob::CronJobs::new(context)),
             Arc::new(ttl_after_finished::TtlAfterFinished::new(context)),
             Arc::new(cluster_roles::ClusterRoleAggregation::new(context)),
+            // `volumes` is the only binder, protector and maker of claims: a second one (`volume`) would fight it.
             Arc::new(volumes::claim::Claims::new(context)),
             Arc::new(volumes::volume::Volumes::new(context)),
             Arc::new(volumes::local_path::LocalPathClass::new(context)),
@@ -129,10 +130,7 @@ impl ControllerManager {
             Arc::new(volumes::protection::VolumeProtection::new(context)),
             Arc::new(volumes::ephemeral::EphemeralVolumes::new(context)),
             Arc::new(disruption::Disruption::new(context)),
-            Arc::new(volume::protection::ClaimProtection::new(context)),
-            Arc::new(volume::protection::VolumeProtection::new(context)),
-            Arc::new(volume::ephemeral::EphemeralVolumes::new(context)),
-            Arc::new(volume::binder::VolumeBinder::new(context)),
+            Arc::new(resource_quota::ResourceQuotas::new(context)),
         ];
         let mut running: Vec<BoxFuture<'_, ()>> = Vec::new();
         running.push(Box::pin(garbage::GarbageCollector::new(context).run(cancel.clone())));
