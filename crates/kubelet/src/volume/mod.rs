@@ -32,6 +32,9 @@ use crate::objects::{Objects, Waker};
 use crate::pod::spec;
 use crate::tokens::Tokens;
 
+/// The built-in provisioner, whose volumes are directories of the node.
+const LOCAL_PATH: &str = "coracle.io/local-path";
+
 /// One volume as it stands on the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mounted {
@@ -100,6 +103,10 @@ impl Volumes {
         if let Some(claim) = &volume.persistent_volume_claim {
             return self.set_up_claim(of, &claim.claim_name, claim.read_only.unwrap_or(false), owner).await;
         }
+        if volume.ephemeral.is_some() {
+            let claim_name = format!("{}-{}", of.pod.metadata.name.as_deref().unwrap_or_default(), volume.name);
+            return self.set_up_claim(of, &claim_name, false, owner).await;
+        }
         let (plugin, files) = self.files(of, volume, refresh_at).await?;
         let path = plugin_path(of.directory, plugin, &volume.name);
         let stamp = self.clock.now().strftime("%Y_%m_%d_%H_%M_%S").to_string();
@@ -149,8 +156,15 @@ impl Volumes {
             self.rest.get(&ObjectKey::cluster(volume_name)).await.map_err(|error| error.to_string())?;
         let spec = volume.spec.unwrap_or_default();
         if let Some(source) = &spec.host_path {
-            host_path::check(Path::new(&source.path), source.type_.as_deref().unwrap_or_default())?;
-            return Ok(Mounted { path: source.path.clone().into(), read_only });
+            let path = PathBuf::from(&source.path);
+            let annotations = volume.metadata.annotations.unwrap_or_default();
+            let fresh = !path.exists() && annotations.get("pv.kubernetes.io/provisioned-by").is_some_and(|by| by == LOCAL_PATH);
+            host_path::check(&path, source.type_.as_deref().unwrap_or_default())?;
+            if fresh {
+                // Whoever runs in the container writes to its own volume; there is no disk whose group could be set.
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).map_err(|error| format!("{}: {error}", path.display()))?;
+            }
+            return Ok(Mounted { path, read_only });
         }
         if let Some(source) = &spec.local {
             let path = PathBuf::from(&source.path);
