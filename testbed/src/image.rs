@@ -153,17 +153,26 @@ fn download(cache: &Path, packages: &BTreeSet<&str>) -> io::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    if apt_get(cache, "download", &missing)? {
+        return Ok(());
+    }
+    // A fresh machine knows no packages yet, an old one outdated addresses.
+    apt_get(cache, "update", &[])?;
+    match apt_get(cache, "download", &missing)? {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("apt-get download {missing:?} failed"))),
+    }
+}
+
+fn apt_get(directory: &Path, action: &str, packages: &[&&str]) -> io::Result<bool> {
     let status = Command::new("apt-get")
-        .arg("download")
-        .args(&missing)
-        .current_dir(cache)
+        .arg(action)
+        .args(packages)
+        .current_dir(directory)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(io::Error::other(format!("apt-get download {missing:?} failed (apt-get update first?)"))),
-    }
+    Ok(status.success())
 }
 
 fn archive_of(cache: &Path, package: &str) -> io::Result<PathBuf> {

@@ -1,5 +1,8 @@
 //! Node and client tiers: real containers, a real registry on loopback, the real kubectl.
 
 mod durability;
+mod hardships;
 mod images;
 mod one_machine;
+mod pods;
+mod services;
