@@ -8,7 +8,6 @@
 mod command;
 mod commands;
 mod discovery;
-mod drain;
 mod error;
 mod files;
 mod flags;
@@ -26,7 +25,6 @@ mod value;
 #[cfg(test)]
 mod fake;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use command::{Found, find, help};
@@ -99,9 +97,4 @@ fn finish(session: &Session, outcome: Result) -> u8 {
             error.exit_code()
         }
     }
-}
-
-/// Whether standard output is a terminal.
-pub(crate) fn stdout_is_terminal() -> bool {
-    std::io::stdout().is_terminal()
 }

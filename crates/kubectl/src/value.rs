@@ -65,15 +65,6 @@ pub fn object_at<'a>(object: &'a mut Value, path: &[&str]) -> &'a mut Map<String
     at.as_object_mut().expect("made an object just above")
 }
 
-pub fn remove(object: &mut Value, path: &[&str]) -> Option<Value> {
-    let (last, parents) = path.split_last()?;
-    let mut at = object;
-    for part in parents {
-        at = at.get_mut(*part)?;
-    }
-    at.as_object_mut()?.remove(*last)
-}
-
 pub fn name(object: &Value) -> &str {
     text(object, "/metadata/name")
 }

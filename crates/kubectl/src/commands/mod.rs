@@ -3,19 +3,28 @@
 use crate::command::{COMMAND, Command};
 
 pub mod apply;
+pub mod auth;
+pub mod cluster;
+pub mod config;
 pub mod create;
 pub mod delete;
+pub mod describe;
 pub mod edit;
 pub mod exec;
 pub mod expose;
 pub mod get;
 pub mod label;
 pub mod logs;
+pub mod node;
 pub mod patch;
 pub mod plugin;
 pub mod replace;
+pub mod rollout;
 pub mod run;
 pub mod scale;
+pub mod set;
+pub mod unsupported;
+pub mod wait;
 
 pub static ROOT: Command = Command {
     name: "kubectl",
@@ -25,19 +34,47 @@ pub static ROOT: Command = Command {
         &create::CREATE,
         &expose::EXPOSE,
         &run::RUN,
+        &set::SET,
+        &unsupported::EXPLAIN,
         &get::GET,
         &edit::EDIT,
         &delete::DELETE,
+        &rollout::ROLLOUT,
         &scale::SCALE,
+        &unsupported::AUTOSCALE,
+        &unsupported::CERTIFICATE,
+        &cluster::CLUSTER_INFO,
+        &unsupported::TOP,
+        &node::CORDON,
+        &node::UNCORDON,
+        &node::DRAIN,
+        &node::TAINT,
+        &describe::DESCRIBE_COMMAND,
+        &unsupported::WHY,
         &logs::LOGS,
         &exec::ATTACH,
         &exec::EXEC,
+        &unsupported::PORT_FORWARD,
+        &unsupported::PROXY,
+        &unsupported::CP,
+        &auth::AUTH,
+        &unsupported::DEBUG,
+        &unsupported::EVENTS,
+        &unsupported::DIFF,
         &apply::APPLY,
         &patch::PATCH,
         &replace::REPLACE,
+        &wait::WAIT,
+        &unsupported::KUSTOMIZE,
         &label::LABEL,
         &label::ANNOTATE,
+        &unsupported::COMPLETION,
+        &cluster::API_RESOURCES,
+        &cluster::API_VERSIONS,
+        &config::CONFIG,
         &plugin::PLUGIN,
+        &cluster::VERSION,
+        &cluster::OPTIONS,
     ],
     ..COMMAND
 };

@@ -1,0 +1,184 @@
+//! `kubectl version`, `api-resources`, `api-versions`, `cluster-info`, `options`: about the server and this program
+
+use serde_json::json;
+
+use crate::command::{COMMAND, Command, flag_help};
+use crate::error::{Error, Result};
+use crate::fail;
+use crate::flags::{Flag, Parsed};
+use crate::output::pretty_json;
+use crate::output::tabs::{Rows, align};
+use crate::rest::Url;
+use crate::session::{GLOBALS, Session};
+use crate::value::{list, name, namespace, text};
+
+pub static VERSION: Command = Command {
+    name: "version",
+    about: "Show the versions of client and server.",
+    flags: &[&[Flag::switch("client", "The client's alone; no server is asked."), Flag::text("output", "yaml or json.").short('o')]],
+    run: Some(|session, args| Box::pin(version(session, args))),
+    ..COMMAND
+};
+
+pub static API_VERSIONS: Command = Command {
+    name: "api-versions",
+    about: "Show the API versions that the server has, as group/version.",
+    run: Some(|session, args| Box::pin(api_versions(session, args))),
+    ..COMMAND
+};
+
+pub static API_RESOURCES: Command = Command {
+    name: "api-resources",
+    about: "Show the kinds of objects that the server has.",
+    flags: &[&[
+        Flag::text("api-group", "Only those of this group."),
+        Flag::switch("cached", "Take the cached list where there is one."),
+        Flag::list("categories", "Only those of these categories."),
+        Flag::switch("namespaced", "Only those in namespaces, or with =false only the others.").default("true"),
+        Flag::switch("no-headers", "Leave out the header line."),
+        Flag::text("output", "wide or name.").short('o'),
+        Flag::text("sort-by", "name or kind."),
+        Flag::list("verbs", "Only those that know these verbs."),
+    ]],
+    run: Some(|session, args| Box::pin(api_resources(session, args))),
+    ..COMMAND
+};
+
+pub static CLUSTER_INFO: Command = Command {
+    name: "cluster-info",
+    about: "Show where the control plane and the services of the cluster are.",
+    subcommands: &[&DUMP],
+    run: Some(|session, args| Box::pin(cluster_info(session, args))),
+    ..COMMAND
+};
+
+static DUMP: Command = Command {
+    name: "dump",
+    about: "Write down what helps to find out what is wrong.",
+    run: Some(|_, _| Box::pin(async { Err(Error::not_supported("cluster-info dump")) })),
+    ..COMMAND
+};
+
+pub static OPTIONS: Command = Command {
+    name: "options",
+    about: "Show the flags that all commands have.",
+    run: Some(|session, _| Box::pin(async move {
+        session.say("The following options can be passed to any command:\n")?;
+        let shown: Vec<String> = GLOBALS.iter().filter(|flag| !flag.hidden).map(flag_help).collect();
+        session.print(shown.join("\n"))
+    })),
+    ..COMMAND
+};
+
+const CLIENT: &str = "v1.35.0";
+const KUSTOMIZE: &str = "v5.7.1";
+
+async fn version(session: &Session, args: &Parsed) -> Result {
+    let mut answer = json!({
+        "clientVersion": {"major": "1", "minor": "35", "gitVersion": CLIENT, "gitTreeState": "clean", "compiler": "rustc", "platform": format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" })},
+        "kustomizeVersion": KUSTOMIZE,
+    });
+    let server = if args.is_set("client") { None } else { Some(session.get(Url::new("/version")).await) };
+    let mut problem = None;
+    match server {
+        Some(Ok(version)) => answer["serverVersion"] = version,
+        Some(Err(error)) => problem = Some(error),
+        None => {}
+    }
+    match args.text("output") {
+        "json" => session.say(pretty_json(&answer).replace("    ", "  "))?,
+        "yaml" => session.print(api::yaml::to_yaml(&answer))?,
+        "" => {
+            session.say(format!("Client Version: {CLIENT}\nKustomize Version: {KUSTOMIZE}"))?;
+            if answer.get("serverVersion").is_some() {
+                session.say(format!("Server Version: {}", text(&answer, "/serverVersion/gitVersion")))?;
+            }
+        }
+        _ => fail!("--output must be 'yaml' or 'json'"),
+    }
+    problem.map_or(Ok(()), Err)
+}
+
+async fn api_versions(session: &Session, _args: &Parsed) -> Result {
+    let found = crate::discovery::Discovery::fetch(session).await.map_err(|error| match error {
+        Error::Status(status) => Error::Message(format!("couldn't get available api versions from server: {}", text(&status, "/message"))),
+        other => other,
+    })?;
+    let mut versions = found.versions;
+    versions.sort();
+    for version in versions {
+        session.say(version)?;
+    }
+    Ok(())
+}
+
+async fn api_resources(session: &Session, args: &Parsed) -> Result {
+    let fresh;
+    let found = if args.is_set("cached") {
+        session.discovery().await?.as_ref()
+    } else {
+        fresh = crate::discovery::Discovery::fetch(session).await?;
+        &fresh
+    };
+    let (verbs, categories) = (args.list("verbs"), args.list("categories"));
+    let mut resources: Vec<_> = found
+        .resources
+        .iter()
+        .filter(|one| found.is_preferred(one))
+        .filter(|one| !args.changed("api-group") || one.group == args.text("api-group"))
+        .filter(|one| !args.changed("namespaced") || one.namespaced == args.is_set("namespaced"))
+        .filter(|one| verbs.iter().all(|verb| one.allows(verb)))
+        .filter(|one| categories.iter().all(|category| one.categories.contains(category)))
+        .collect();
+    match args.text("sort-by") {
+        "kind" => resources.sort_by(|a, b| a.kind.cmp(&b.kind)),
+        "name" => resources.sort_by(|a, b| a.name.cmp(&b.name)),
+        "" => resources.sort_by(|a, b| (&a.group, &a.name).cmp(&(&b.group, &b.name))),
+        _ => fail!("--sort-by accepts only name or kind"),
+    }
+    let wide = match args.text("output") {
+        "name" => {
+            for one in resources {
+                session.say(one.qualified())?;
+            }
+            return Ok(());
+        }
+        "wide" => true,
+        "" => false,
+        other => fail!("--output {other} is not available"),
+    };
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    if !args.is_set("no-headers") {
+        let header = ["NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND", "VERBS", "CATEGORIES"];
+        rows.push(header[..if wide { 7 } else { 5 }].iter().map(|cell| (*cell).to_owned()).collect());
+    }
+    for one in resources {
+        let mut row = vec![one.name.clone(), one.short_names.join(","), one.api_version(), one.namespaced.to_string(), one.kind.clone()];
+        if wide {
+            row.extend([one.verbs.join(","), one.categories.join(",")]);
+        }
+        rows.push(row);
+    }
+    session.print(Rows::default().lines(&rows))
+}
+
+async fn cluster_info(session: &Session, _args: &Parsed) -> Result {
+    let url = Url::new("/api/v1/namespaces/kube-system/services").with("labelSelector", "kubernetes.io/cluster-service=true");
+    let found = session.get(url).await?;
+    let server = &session.selected()?.server;
+    session.say(format!("Kubernetes control plane is running at {server}"))?;
+    for service in list(&found, "/items") {
+        let label = text(service, "/metadata/labels/kubernetes.io~1name");
+        let shown = if label.is_empty() { name(service) } else { label };
+        let port = list(service, "/spec/ports").first().map(|port| text(port, "/name").to_owned()).unwrap_or_default();
+        let port = if port.is_empty() { port } else { format!(":{port}") };
+        session.say(format!("{shown} is running at {server}/api/v1/namespaces/{}/services/{}{port}/proxy", namespace(service), name(service)))?;
+    }
+    session.say("\nTo further debug and diagnose cluster problems, use 'kubectl cluster-info dump'.")
+}
+
+/// Cells as lines, for other commands' small tables.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let text: String = rows.iter().map(|row| row.join("\t") + "\n").collect();
+    align(&text, crate::output::tabs::TABLE)
+}

@@ -1,0 +1,482 @@
+//! `kubectl config`: the kubeconfig
+
+use serde_json::{Value, json};
+
+use crate::command::{COMMAND, Command};
+use crate::error::{Error, Result};
+use crate::fail;
+use crate::flags::{Flag, Parsed};
+use crate::kubeconfig::{Files, empty, entry, write};
+use crate::output::{Format, PRINT};
+use crate::session::{Session, entry_names};
+use crate::value::{list, name_of, object_at, set, text};
+
+pub static CONFIG: Command = Command {
+    name: "config",
+    about: "Look at and change kubeconfig files.",
+    usage: "SUBCOMMAND [options]",
+    subcommands: &[
+        &CURRENT_CONTEXT, &DELETE_CLUSTER, &DELETE_CONTEXT, &DELETE_USER, &GET_CLUSTERS, &GET_CONTEXTS, &GET_USERS,
+        &RENAME_CONTEXT, &SET, &SET_CLUSTER, &SET_CONTEXT, &SET_CREDENTIALS, &UNSET, &USE_CONTEXT, &VIEW,
+    ],
+    ..COMMAND
+};
+
+static CURRENT_CONTEXT: Command = Command {
+    name: "current-context",
+    about: "Show the name of the context in use.",
+    run: Some(|session, _| Box::pin(async move {
+        let config = session.kubeconfig_files().merged()?;
+        match text(&config, "/current-context") {
+            "" => fail!("current-context is not set"),
+            name => session.say(name),
+        }
+    })),
+    ..COMMAND
+};
+static GET_CLUSTERS: Command = Command {
+    name: "get-clusters",
+    about: "Show the names of the clusters.",
+    run: Some(|session, _| Box::pin(async move { names(session, "clusters") })),
+    ..COMMAND
+};
+static GET_USERS: Command = Command {
+    name: "get-users",
+    about: "Show the names of the users.",
+    run: Some(|session, _| Box::pin(async move { names(session, "users") })),
+    ..COMMAND
+};
+static GET_CONTEXTS: Command = Command {
+    name: "get-contexts",
+    about: "Show one or all contexts.",
+    usage: "[(-o|--output=)name)] [options]",
+    flags: &[&[Flag::switch("no-headers", "Leave out the header line."), Flag::text("output", "name").short('o')]],
+    run: Some(|session, args| Box::pin(async move { get_contexts(session, args) })),
+    ..COMMAND
+};
+static USE_CONTEXT: Command = Command {
+    name: "use-context",
+    aliases: &["use"],
+    about: "Use this context from now on.",
+    usage: "CONTEXT_NAME [options]",
+    run: Some(|session, args| Box::pin(async move { use_context(session, args) })),
+    ..COMMAND
+};
+static RENAME_CONTEXT: Command = Command {
+    name: "rename-context",
+    about: "Give a context another name.",
+    usage: "CONTEXT_NAME NEW_NAME [options]",
+    run: Some(|session, args| Box::pin(async move { rename_context(session, args) })),
+    ..COMMAND
+};
+static DELETE_CLUSTER: Command = Command {
+    name: "delete-cluster",
+    about: "Delete a cluster from the kubeconfig.",
+    usage: "NAME [options]",
+    run: Some(|session, args| Box::pin(async move { delete(session, args, "clusters", "cluster") })),
+    ..COMMAND
+};
+static DELETE_CONTEXT: Command = Command {
+    name: "delete-context",
+    about: "Delete a context from the kubeconfig.",
+    usage: "NAME [options]",
+    run: Some(|session, args| Box::pin(async move { delete(session, args, "contexts", "context") })),
+    ..COMMAND
+};
+static DELETE_USER: Command = Command {
+    name: "delete-user",
+    about: "Delete a user from the kubeconfig.",
+    usage: "NAME [options]",
+    run: Some(|session, args| Box::pin(async move { delete(session, args, "users", "user") })),
+    ..COMMAND
+};
+static SET_CLUSTER: Command = Command {
+    name: "set-cluster",
+    about: "Set a cluster in the kubeconfig.",
+    usage: "NAME [--server=server] [--certificate-authority=path/to/certificate/authority] [--insecure-skip-tls-verify=true] [options]",
+    flags: &[&[EMBED, Flag::text("proxy-url", "Proxy for the cluster.")]],
+    run: Some(|session, args| Box::pin(async move { set_cluster(session, args) })),
+    ..COMMAND
+};
+static SET_CONTEXT: Command = Command {
+    name: "set-context",
+    about: "Set a context in the kubeconfig.",
+    usage: "[NAME | --current] [--cluster=cluster_nickname] [--user=user_nickname] [--namespace=namespace] [options]",
+    flags: &[&[Flag::switch("current", "The context in use.")]],
+    run: Some(|session, args| Box::pin(async move { set_context(session, args) })),
+    ..COMMAND
+};
+static SET_CREDENTIALS: Command = Command {
+    name: "set-credentials",
+    about: "Set a user in the kubeconfig.",
+    usage: "NAME [--client-certificate=path/to/certfile] [--client-key=path/to/keyfile] [--token=bearer_token] [--exec-command=exec_command] [options]",
+    flags: &[&[
+        EMBED,
+        Flag::text("exec-api-version", "API version of the credential plugin."),
+        Flag::list("exec-arg", "Arguments of the credential plugin."),
+        Flag::text("exec-command", "The credential plugin."),
+        Flag::array("exec-env", "Its environment: NAME=value."),
+        Flag::text("exec-interactive-mode", "Never, IfAvailable or Always.").default("IfAvailable"),
+    ]],
+    run: Some(|session, args| Box::pin(async move { set_credentials(session, args) })),
+    ..COMMAND
+};
+static SET: Command = Command {
+    name: "set",
+    about: "Set one value in the kubeconfig.",
+    usage: "PROPERTY_NAME PROPERTY_VALUE [options]",
+    flags: &[&[Flag::switch("set-raw-bytes", "The value is base64 of what is meant.")]],
+    run: Some(|session, args| Box::pin(async move { set_property(session, args) })),
+    ..COMMAND
+};
+static UNSET: Command = Command {
+    name: "unset",
+    about: "Remove one value from the kubeconfig.",
+    usage: "PROPERTY_NAME [options]",
+    run: Some(|session, args| Box::pin(async move { unset_property(session, args) })),
+    ..COMMAND
+};
+static VIEW: Command = Command {
+    name: "view",
+    about: "Show the merged kubeconfig.",
+    flags: &[PRINT, &[Flag::switch("flatten", "Files' contents in place of their names."), Flag::switch("minify", "Only what the context in use needs."), Flag::switch("raw", "Secrets and certificates as they are."), Flag::switch("merge", "").default("true").hidden()]],
+    run: Some(|session, args| Box::pin(async move { view(session, args) })),
+    ..COMMAND
+};
+const EMBED: Flag = Flag::switch("embed-certs", "Keep certificates in the kubeconfig itself.");
+
+fn names(session: &Session, field: &str) -> Result {
+    let config = session.kubeconfig_files().merged()?;
+    let names = entry_names(&config, field);
+    session.say("NAME")?;
+    for name in names {
+        session.say(name)?;
+    }
+    Ok(())
+}
+
+fn get_contexts(session: &Session, args: &Parsed) -> Result {
+    let config = session.kubeconfig_files().merged()?;
+    let wanted = if args.args.is_empty() { entry_names(&config, "contexts") } else { args.args.clone() };
+    let by_name = args.text("output") == "name";
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    if !args.is_set("no-headers") {
+        rows.push(["CURRENT", "NAME", "CLUSTER", "AUTHINFO", "NAMESPACE"].iter().map(|cell| (*cell).to_owned()).collect());
+    }
+    for name in wanted {
+        let Some(context) = entry(&config, "contexts", "context", &name) else {
+            fail!("context {name} not found");
+        };
+        if by_name {
+            session.say(&name)?;
+            continue;
+        }
+        let mark = if text(&config, "/current-context") == name { "*" } else { "" };
+        rows.push([mark, &name, text(context, "/cluster"), text(context, "/user"), text(context, "/namespace")].iter().map(|cell| (*cell).to_owned()).collect());
+    }
+    if by_name { Ok(()) } else { session.print(super::cluster::table(&rows)) }
+}
+
+/// Changes the file at `path`.
+fn change(path: &std::path::Path, change: impl FnOnce(&mut Value) -> Result) -> Result {
+    let mut config = Files::read(path)?.unwrap_or_else(empty);
+    change(&mut config)?;
+    write(path, &config)
+}
+
+fn one_name<'a>(session: &Session, args: &'a Parsed) -> Result<&'a str> {
+    match args.args.as_slice() {
+        [name] => Ok(name),
+        other => Err(session.usage_error(format!("Unexpected args: {other:?}"))),
+    }
+}
+
+fn use_context(session: &Session, args: &Parsed) -> Result {
+    let name = one_name(session, args)?;
+    let files = session.kubeconfig_files();
+    if entry(&files.merged()?, "contexts", "context", name).is_none() {
+        fail!("no context exists with the name: {name:?}");
+    }
+    // The file that says which context is in use; else the first.
+    let says = |path: &&std::path::PathBuf| Files::read(path).ok().flatten().is_some_and(|config| !text(&config, "/current-context").is_empty());
+    let path = files.paths.iter().find(says).cloned().unwrap_or_else(|| files.default_file().to_owned());
+    change(&path, |config| {
+        config["current-context"] = name.into();
+        Ok(())
+    })?;
+    session.say(format!("Switched to context {name:?}."))
+}
+
+fn rename_context(session: &Session, args: &Parsed) -> Result {
+    let [old, new] = args.args.as_slice() else { return Err(session.usage_error(format!("Unexpected args: {:?}", args.args))) };
+    let files = session.kubeconfig_files();
+    let merged = files.merged()?;
+    if entry(&merged, "contexts", "context", old).is_none() {
+        fail!("cannot rename the context {old:?}, it's not in {}", files.default_file().display());
+    }
+    if entry(&merged, "contexts", "context", new).is_some() {
+        fail!("cannot rename the context {old:?}, the context {new:?} already exists in {}", files.default_file().display());
+    }
+    change(&files.file_of("contexts", old), |config| {
+        for context in config["contexts"].as_array_mut().into_iter().flatten().filter(|context| name_of(context) == old) {
+            context["name"] = new.clone().into();
+        }
+        if text(config, "/current-context") == old {
+            config["current-context"] = new.clone().into();
+        }
+        Ok(())
+    })?;
+    session.say(format!("Context {old:?} renamed to {new:?}."))
+}
+
+fn delete(session: &Session, args: &Parsed, field: &str, shown: &str) -> Result {
+    let name = one_name(session, args)?;
+    let files = session.kubeconfig_files();
+    let path = files.file_of(field, name);
+    let merged = files.merged()?;
+    if !entry_names(&merged, field).iter().any(|known| known == name) {
+        fail!("cannot delete {shown} {name}, not in {}", path.display());
+    }
+    if field == "contexts" && text(&merged, "/current-context") == name {
+        session.complain(format!("warning: this removed your active context, use \"kubectl config use-context\" to select a different one"));
+    }
+    change(&path, |config| {
+        if let Some(entries) = config[field].as_array_mut() {
+            entries.retain(|entry| name_of(entry) != name);
+        }
+        Ok(())
+    })?;
+    session.say(format!("deleted {shown} {name} from {}", path.display()))
+}
+
+/// The inner object of the named entry, made where it is missing.
+fn entry_mut<'a>(config: &'a mut Value, field: &str, inner: &str, name: &str) -> &'a mut Value {
+    let entries = config[field].as_array_mut().expect("reading made it an array");
+    let at = match entries.iter().position(|entry| name_of(entry) == name) {
+        Some(at) => at,
+        None => {
+            entries.push(json!({"name": name, inner: {}}));
+            entries.len() - 1
+        }
+    };
+    if !entries[at][inner].is_object() {
+        entries[at][inner] = json!({});
+    }
+    &mut entries[at][inner]
+}
+
+fn absolute(path: &str) -> Result<String> {
+    Ok(std::path::absolute(path)?.display().to_string())
+}
+
+/// Sets a file's name or, embedded, its content.
+fn set_file(into: &mut Value, field: &str, path: &str, embed: bool) -> Result {
+    let data = format!("{field}-data");
+    if embed {
+        let content = std::fs::read(path).map_err(|error| Error::Message(format!("could not read {field} data from {path}: open {path}: {}", crate::kubeconfig::go_io(&error))))?;
+        into[&data] = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, content).into();
+        object_at(into, &[]).remove(field);
+    } else {
+        into[field] = absolute(path)?.into();
+        object_at(into, &[]).remove(&data);
+    }
+    Ok(())
+}
+
+fn set_cluster(session: &Session, args: &Parsed) -> Result {
+    let name = one_name(session, args)?;
+    change(&session.kubeconfig_files().file_of("clusters", name), |config| {
+        let cluster = entry_mut(config, "clusters", "cluster", name);
+        for (flag, field) in [("server", "server"), ("tls-server-name", "tls-server-name"), ("proxy-url", "proxy-url")] {
+            if args.changed(flag) {
+                cluster[field] = args.text(flag).into();
+            }
+        }
+        if args.changed("insecure-skip-tls-verify") {
+            cluster["insecure-skip-tls-verify"] = args.is_set("insecure-skip-tls-verify").into();
+        }
+        if args.changed("certificate-authority") {
+            set_file(cluster, "certificate-authority", args.text("certificate-authority"), args.is_set("embed-certs"))?;
+        }
+        Ok(())
+    })?;
+    session.say(format!("Cluster {name:?} set."))
+}
+
+fn set_context(session: &Session, args: &Parsed) -> Result {
+    let files = session.kubeconfig_files();
+    let merged = files.merged()?;
+    let name = if args.is_set("current") {
+        match text(&merged, "/current-context") {
+            "" => fail!("no current context is set"),
+            name => name.to_owned(),
+        }
+    } else {
+        one_name(session, args)?.to_owned()
+    };
+    let known = entry(&merged, "contexts", "context", &name).is_some();
+    change(&files.file_of("contexts", &name), |config| {
+        let context = entry_mut(config, "contexts", "context", &name);
+        for (flag, field) in [("cluster", "cluster"), ("user", "user"), ("namespace", "namespace")] {
+            if args.changed(flag) {
+                context[field] = args.text(flag).into();
+            }
+        }
+        Ok(())
+    })?;
+    session.say(format!("Context {name:?} {}.", if known { "modified" } else { "created" }))
+}
+
+fn set_credentials(session: &Session, args: &Parsed) -> Result {
+    let name = one_name(session, args)?;
+    change(&session.kubeconfig_files().file_of("users", name), |config| {
+        let user = entry_mut(config, "users", "user", name);
+        for field in ["token", "username", "password"] {
+            if args.changed(field) {
+                user[field] = args.text(field).into();
+            }
+        }
+        for field in ["client-certificate", "client-key"] {
+            if args.changed(field) {
+                set_file(user, field, args.text(field), args.is_set("embed-certs"))?;
+            }
+        }
+        if args.changed("exec-command") {
+            let environment: Vec<Value> = args.list("exec-env").iter().filter_map(|pair| pair.split_once('=')).map(|(name, value)| json!({"name": name, "value": value})).collect();
+            user["exec"] = json!({"apiVersion": args.text("exec-api-version"), "command": args.text("exec-command"), "args": args.list("exec-arg"),
+                "env": environment, "interactiveMode": args.text("exec-interactive-mode"), "provideClusterInfo": false});
+        }
+        Ok(())
+    })?;
+    session.say(format!("User {name:?} set."))
+}
+
+/// `contexts.web.namespace`: the path of fields that a property name means.
+fn property(config: &mut Value, name: &str) -> Result<Vec<String>> {
+    let parts: Vec<&str> = name.split('.').collect();
+    let inner = match parts[0] {
+        "current-context" => return Ok(vec!["current-context".to_owned()]),
+        "clusters" => "cluster",
+        "contexts" => "context",
+        "users" => "user",
+        "preferences" => return Ok(parts.iter().map(|part| (*part).to_owned()).collect()),
+        other => fail!("unable to locate path {other:?}"),
+    };
+    // Names may hold dots: the longest that exists wins, else all but the last part.
+    if parts.len() < 3 {
+        return Ok(vec![parts[0].to_owned(), parts[1..].join(".")]);
+    }
+    let known = entry_names(config, parts[0]);
+    let end = (2..parts.len()).rev().find(|end| known.contains(&parts[1..*end].join("."))).unwrap_or(parts.len() - 1);
+    Ok(vec![parts[0].to_owned(), parts[1..end].join("."), inner.to_owned(), parts[end..].join(".")])
+}
+
+fn set_property(session: &Session, args: &Parsed) -> Result {
+    let [name, value] = args.args.as_slice() else { return Err(session.usage_error(format!("Unexpected args: {:?}", args.args))) };
+    let files = session.kubeconfig_files();
+    let path = property(&mut files.merged()?, name)?;
+    let file = match path.as_slice() {
+        [field, entry, ..] => files.file_of(field, entry),
+        _ => files.default_file().to_owned(),
+    };
+    change(&file, |config| {
+        match path.as_slice() {
+            [field, entry, inner, property] => {
+                let new = match value.as_str() {
+                    "true" | "false" if property.starts_with("insecure") || property.starts_with("disable") => (value == "true").into(),
+                    text => text.into(),
+                };
+                entry_mut(config, field, inner, entry)[property] = new;
+            }
+            [field] => config[field] = value.clone().into(),
+            _ => {
+                let parts: Vec<&str> = path.iter().map(String::as_str).collect();
+                set(config, &parts, value.clone().into());
+            }
+        }
+        Ok(())
+    })?;
+    session.say(format!("Property {name:?} set."))
+}
+
+fn unset_property(session: &Session, args: &Parsed) -> Result {
+    let name = one_name(session, args)?;
+    let files = session.kubeconfig_files();
+    let path = property(&mut files.merged()?, name)?;
+    let file = match path.as_slice() {
+        [field, entry, ..] => files.file_of(field, entry),
+        _ => files.default_file().to_owned(),
+    };
+    change(&file, |config| {
+        match path.as_slice() {
+            [field, entry, inner, property] => {
+                object_at(entry_mut(config, field, inner, entry), &[]).remove(property);
+            }
+            [field, entry] => {
+                if let Some(entries) = config[field].as_array_mut() {
+                    entries.retain(|one| name_of(one) != entry);
+                }
+            }
+            _ => config[&path[0]] = "".into(),
+        }
+        Ok(())
+    })?;
+    session.say(format!("Property {name:?} unset."))
+}
+
+fn view(session: &Session, args: &Parsed) -> Result {
+    let mut config = session.kubeconfig_files().merged()?;
+    if args.is_set("minify") {
+        let given = session.globals.text("context");
+        let current = if given.is_empty() { text(&config, "/current-context").to_owned() } else { given.to_owned() };
+        let Some(context) = entry(&config, "contexts", "context", &current).cloned() else {
+            fail!("cannot locate context {current}");
+        };
+        config["current-context"] = current.clone().into();
+        for (field, wanted) in [("contexts", current.as_str()), ("clusters", text(&context, "/cluster")), ("users", text(&context, "/user"))] {
+            if let Some(entries) = config[field].as_array_mut() {
+                entries.retain(|entry| name_of(entry) == wanted);
+            }
+        }
+    }
+    if args.is_set("flatten") {
+        for (field, inner, names) in [("clusters", "cluster", &["certificate-authority"][..]), ("users", "user", &["client-certificate", "client-key"])] {
+            for one in config[field].as_array_mut().into_iter().flatten() {
+                for name in names {
+                    let path = text(one, &format!("/{inner}/{name}")).to_owned();
+                    if !path.is_empty() {
+                        set_file(&mut one[inner], name, &path, true)?;
+                    }
+                }
+            }
+        }
+    }
+    if !args.is_set("raw") {
+        redact(&mut config);
+    }
+    for field in ["clusters", "contexts", "users"] {
+        if list(&config, &format!("/{field}")).is_empty() {
+            config[field] = Value::Null;
+        }
+    }
+    let mut format = Format::of(args)?;
+    if format.is_table() {
+        return session.print(api::yaml::to_yaml(&config));
+    }
+    session.print(format.show(&config, args)?)
+}
+
+fn redact(config: &mut Value) {
+    let mut hide = |field: &str, inner: &str, name: &str, shown: &str| {
+        for one in config[field].as_array_mut().into_iter().flatten() {
+            if one[inner].get(name).is_some() {
+                one[inner][name] = shown.into();
+            }
+        }
+    };
+    hide("clusters", "cluster", "certificate-authority-data", "DATA+OMITTED");
+    hide("users", "user", "client-certificate-data", "DATA+OMITTED");
+    hide("users", "user", "client-key-data", "DATA+OMITTED");
+    hide("users", "user", "token", "REDACTED");
+    hide("users", "user", "password", "REDACTED");
+}
