@@ -24,6 +24,8 @@ mod value;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod sessions;
 
 use std::process::ExitCode;
 

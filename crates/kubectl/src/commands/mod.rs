@@ -4,13 +4,16 @@ use crate::command::{COMMAND, Command};
 
 pub mod apply;
 pub mod auth;
+pub mod autoscale;
 pub mod cluster;
 pub mod config;
 pub mod create;
 pub mod delete;
 pub mod describe;
 pub mod edit;
+pub mod events;
 pub mod exec;
+pub mod explain;
 pub mod expose;
 pub mod get;
 pub mod label;
@@ -25,6 +28,7 @@ pub mod scale;
 pub mod set;
 pub mod unsupported;
 pub mod wait;
+pub mod why;
 
 pub static ROOT: Command = Command {
     name: "kubectl",
@@ -35,13 +39,13 @@ pub static ROOT: Command = Command {
         &expose::EXPOSE,
         &run::RUN,
         &set::SET,
-        &unsupported::EXPLAIN,
+        &explain::EXPLAIN,
         &get::GET,
         &edit::EDIT,
         &delete::DELETE,
         &rollout::ROLLOUT,
         &scale::SCALE,
-        &unsupported::AUTOSCALE,
+        &autoscale::AUTOSCALE,
         &unsupported::CERTIFICATE,
         &cluster::CLUSTER_INFO,
         &unsupported::TOP,
@@ -50,7 +54,7 @@ pub static ROOT: Command = Command {
         &node::DRAIN,
         &node::TAINT,
         &describe::DESCRIBE_COMMAND,
-        &unsupported::WHY,
+        &why::WHY,
         &logs::LOGS,
         &exec::ATTACH,
         &exec::EXEC,
@@ -59,7 +63,7 @@ pub static ROOT: Command = Command {
         &unsupported::CP,
         &auth::AUTH,
         &unsupported::DEBUG,
-        &unsupported::EVENTS,
+        &events::EVENTS,
         &unsupported::DIFF,
         &apply::APPLY,
         &patch::PATCH,

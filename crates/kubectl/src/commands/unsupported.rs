@@ -23,10 +23,6 @@ unsupported! {
     CP "cp" "Copy files to and from containers. Not supported yet.",
     PORT_FORWARD "port-forward" "Forward local ports to a pod. Not supported yet.",
     COMPLETION "completion" "Shell completion. Not supported yet.",
-    EXPLAIN "explain" "Show the fields of a kind. Not supported yet.",
     TOP "top" "Show what nodes and pods use. Not supported yet.",
     DIFF "diff" "Show what apply would change. Not supported yet.",
-    AUTOSCALE "autoscale" "Scale by load. Not supported yet.",
-    EVENTS "events" "Show events. Not supported yet.",
-    WHY "why" "Say why an object is not what it should be. Not supported yet.",
 }
