@@ -294,6 +294,7 @@ fn what_is_deleted_goes_with_all_that_it_owns() {
 fn a_server_killed_while_pods_are_made_converges() {
     let Some(mut cluster) = cluster() else { return };
     let deployment = FULL_NAMESPACE.replace("namespace: full", "namespace: default").replace("replicas: 2", "replicas: 12");
+    let deployment = deployment.replace("3600", "3612");
     cluster.apply(&deployment);
     for pause in [40, 250, 600] {
         std::thread::sleep(Duration::from_millis(pause));
@@ -304,7 +305,7 @@ fn a_server_killed_while_pods_are_made_converges() {
     let pods = cluster.eventually("get pods -l app=web --no-headers", SOON, |text| text.matches(" Running ").count() == 12);
     assert_eq!(pods.lines().count(), 12, "{pods}");
     let sleeping = || {
-        let output = Command::new("pgrep").args(["-fxc", "sleep 3600"]).output().expect("pgrep runs");
+        let output = Command::new("pgrep").args(["-fxc", "sleep 3612"]).output().expect("pgrep runs");
         String::from_utf8_lossy(&output.stdout).trim().to_string()
     };
     assert_eq!(sleeping(), "12", "each pod has one container, and no container is without a pod");

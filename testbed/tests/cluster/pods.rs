@@ -78,12 +78,13 @@ spec:
       echo "token=$(cut -d. -f2 /together/token | base64 -d 2>/dev/null | grep -o '"aud":\["somebody"\]')"
       echo "memory=$(mount | grep ' /memory ' | cut -d' ' -f5) $(df -m /memory | tail -1 | tr -s ' ' | cut -d' ' -f2)"
       echo "optional=$(ls /maybe | wc -l)"
+      echo "unwritten=$(mount | grep -cE "^tmpfs on (/secret|/together|/var/run/secrets/kubernetes.io/serviceaccount) ")"
       echo "subpath=$(cat /sub/notes.txt)"
       echo "readonly=$(touch /secret/x 2>&1)"
       echo "account=$(ls /var/run/secrets/kubernetes.io/serviceaccount | tr '\n' ' ')"
       echo "limit=$(cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null)"
       echo "quota=$(cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2>/dev/null | cut -d' ' -f1)"
-      echo "sysctl=$(echo x 2>&1 > /proc/sys/kernel/domainname)"
+      echo "sysctl=$( (echo x > /proc/sys/kernel/domainname) 2>&1)"
       exit 4
     - name
     - "$(LITERAL)"
@@ -133,12 +134,13 @@ const ENVIRONMENT_SEEN: &[&str] = &[
     "token=\"aud\":[\"somebody\"]",
     "memory=tmpfs 8",
     "optional=0",
+    "unwritten=3",
     "subpath=line one",
     "readonly=touch: /secret/x: Read-only file system",
     "account=ca.crt namespace token ",
     "limit=67108864",
     "quota=50000",
-    "sysctl=sh: can't create /proc/sys/kernel/domainname: Read-only file system",
+    ": can't create /proc/sys/kernel/domainname: Read-only file system",
 ];
 
 #[test]
