@@ -38,10 +38,10 @@ const NOT_YET: &[(&str, &str)] = &[
 pub fn run(arguments: &[String]) -> ExitCode {
     let called_as = arguments.first().and_then(|it| Path::new(it).file_name()).and_then(OsStr::to_str);
     if called_as == Some("kubectl") {
-        return kubectl(&arguments[1..]);
+        return kubectl::main(arguments[1..].to_vec());
     }
     if arguments.get(1).is_some_and(|it| it == "kubectl") {
-        return kubectl(&arguments[2..]);
+        return kubectl::main(arguments[2..].to_vec());
     }
     let matches = match command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
@@ -85,11 +85,6 @@ fn command() -> Command {
         let rest = Arg::new("rest").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true).hide(true);
         command.subcommand(Command::new(*name).about(format!("{about} (not supported yet)")).arg(rest))
     })
-}
-
-fn kubectl(_arguments: &[String]) -> ExitCode {
-    fail("the built-in kubectl is not supported yet; use an installed kubectl with the context \"coracle\"");
-    ExitCode::FAILURE
 }
 
 /// `--data-dir` alone, for commands that only need to find an installation.
