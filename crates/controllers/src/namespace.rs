@@ -251,8 +251,14 @@ fn conditions(old: Vec<NamespaceCondition>, emptied: &Emptied, now: Timestamp) -
     let discovery = emptied.discovery_failure.clone().map(|text| ("DiscoveryFailed", format!("Discovery failed for some groups, 1 failing: {text}")));
     let failures = (!emptied.deletion_failures.is_empty())
         .then(|| ("ContentDeletionFailed", format!("Failed to delete all resource types, {} remaining: {}", emptied.deletion_failures.len(), emptied.deletion_failures.join(", "))));
-    let remaining = (!emptied.remaining.is_empty())
-        .then(|| ("SomeResourcesRemain", format!("Some resources are remaining: {}", count(&emptied.remaining, " has "))));
+    // The original writes `resource.group` also where the group has no name.
+    let dotted = emptied.remaining.iter().map(|(name, count)| match name.contains('.') {
+        true => (name.clone(), *count),
+        false => (format!("{name}."), *count),
+    });
+    let dotted: BTreeMap<String, usize> = dotted.collect();
+    let remaining = (!dotted.is_empty())
+        .then(|| ("SomeResourcesRemain", format!("Some resources are remaining: {}", count(&dotted, " has "))));
     let finalizers = (!emptied.finalizers.is_empty())
         .then(|| ("SomeFinalizersRemain", format!("Some content in the namespace has finalizers remaining: {}", count(&emptied.finalizers, " in "))));
     let wanted = [
@@ -301,7 +307,7 @@ mod tests {
         check(
             held(),
             "NamespaceContentRemaining",
-            "True SomeResourcesRemain: Some resources are remaining: pods has 2 resource instances, widgets.example.com has 1 resource instances",
+            "True SomeResourcesRemain: Some resources are remaining: pods. has 2 resource instances, widgets.example.com has 1 resource instances",
         );
         check(
             held(),

@@ -109,6 +109,9 @@ impl Volumes {
         }
         let (plugin, files) = self.files(of, volume, refresh_at).await?;
         let path = plugin_path(of.directory, plugin, &volume.name);
+        if plugin != "configmap" {
+            keep_off_the_disk(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
         let stamp = self.clock.now().strftime("%Y_%m_%d_%H_%M_%S").to_string();
         atomic_writer::write(&path, &files, owner, &stamp).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(Mounted { path, read_only: true })
@@ -225,6 +228,16 @@ fn make_empty_dir(path: &Path, source: &EmptyDirVolumeSource, owner: Option<u32>
         fs::set_permissions(path, fs::Permissions::from_mode(0o2777))?;
     }
     Ok(())
+}
+
+/// Secrets, tokens and what is projected beside them live in memory, as in the original.
+fn keep_off_the_disk(path: &Path) -> std::io::Result<()> {
+    // What an earlier version of the agent has filled stays as it is: containers look at it.
+    if path.join("..data").exists() || is_mount_point(path) {
+        return Ok(());
+    }
+    fs::create_dir_all(path)?;
+    Ok(mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), None::<&str>)?)
 }
 
 /// The group of the pod may read and write everything in it.
