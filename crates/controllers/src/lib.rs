@@ -6,6 +6,7 @@
 //!
 //! Deliberately absent: any access to the store, and any time but the clock that is handed in.
 
+mod certificates;
 mod cluster_roles;
 mod context;
 mod cronjob;
@@ -32,6 +33,7 @@ mod runner;
 mod scheduling;
 mod service_accounts;
 mod statefulset;
+mod token_secrets;
 mod ttl_after_finished;
 mod volumes;
 
@@ -55,13 +57,14 @@ pub struct ControllersConfig {
     pub ca_pem: String,
 }
 
-/// What `Context` hands to the controllers.
-#[derive(Clone, Debug)]
+/// What `Context` hands to the controllers. Not to be printed: it holds a private key.
+#[derive(Clone)]
 struct Settings {
     ca_pem: String,
     cluster_cidrs: Vec<IpNet>,
     terminated_pod_threshold: usize,
     local_paths: Option<volumes::local_path::LocalPaths>,
+    signing_key_pem: Option<String>,
 }
 
 /// All controllers of one cluster.
@@ -74,8 +77,13 @@ pub struct ControllerManager {
 
 impl ControllerManager {
     pub fn new(client: kube::Client, informers: Arc<Informers>, clock: Clock, config: ControllersConfig) -> Self {
-        let settings =
-            Settings { ca_pem: config.ca_pem, cluster_cidrs: Vec::new(), terminated_pod_threshold: 12_500, local_paths: None };
+        let settings = Settings {
+            ca_pem: config.ca_pem,
+            cluster_cidrs: Vec::new(),
+            terminated_pod_threshold: 12_500,
+            local_paths: None,
+            signing_key_pem: None,
+        };
         ControllerManager { client, informers, clock, settings }
     }
 
@@ -94,6 +102,12 @@ impl ControllerManager {
     /// Volumes of class `local-path` are directories below `root` on the nodes; without this the class is not there.
     pub fn local_paths(mut self, root: PathBuf, directories: Arc<dyn LocalDirectories>) -> Self {
         self.settings.local_paths = Some(volumes::local_path::LocalPaths { root, directories });
+        self
+    }
+
+    /// The private key of the CA: approved certificate requests are signed with it. Without it they are not.
+    pub fn signing_key_pem(mut self, key_pem: String) -> Self {
+        self.settings.signing_key_pem = Some(key_pem);
         self
     }
 
@@ -131,6 +145,10 @@ impl ControllerManager {
             Arc::new(volumes::ephemeral::EphemeralVolumes::new(context)),
             Arc::new(disruption::Disruption::new(context)),
             Arc::new(resource_quota::ResourceQuotas::new(context)),
+            Arc::new(certificates::approving::Approving::new(context)),
+            Arc::new(certificates::signing::Signing::new(context)),
+            Arc::new(certificates::cleaning::Cleaning::new(context)),
+            Arc::new(token_secrets::TokenSecrets::new(context)),
         ];
         let mut running: Vec<BoxFuture<'_, ()>> = Vec::new();
         running.push(Box::pin(garbage::GarbageCollector::new(context).run(cancel.clone())));

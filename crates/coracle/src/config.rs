@@ -56,7 +56,7 @@ const SETTINGS: &[Setting] = &[
     value("datastore-keyfile", "", "Client key for etcd"),
     value("container-runtime-endpoint", "", "CRI endpoint to use in place of the embedded runtime, unix:///..."),
     value("private-registry", "/etc/coracle/registries.yaml", "Mirrors, credentials and TLS of registries"),
-    Setting { name: "disable", default: "", help: "Built-in parts to leave out: dns, proxy, scheduler, controller-manager", kind: SettingKind::List },
+    Setting { name: "disable", default: "", help: "Built-in parts to leave out: dns, proxy, scheduler, controller-manager, local-storage", kind: SettingKind::List },
     Setting { name: "disable-agent", default: "", help: "Control plane alone: no node on this machine", kind: SettingKind::Switch },
     value("v", "2", "Log verbosity, 0 to 10"),
 ];
@@ -214,7 +214,7 @@ fn check(values: &BTreeMap<&str, Vec<String>>) -> Result<Config, String> {
     if pods.contains(&services) || services.contains(&pods) {
         return Err(format!("--cluster-cidr {pods} and --service-cidr {services} overlap"));
     }
-    const PARTS: &[&str] = &["dns", "proxy", "scheduler", "controller-manager"];
+    const PARTS: &[&str] = &["dns", "proxy", "scheduler", "controller-manager", "local-storage"];
     match config.disable.iter().find(|part| !PARTS.contains(&part.as_str())) {
         Some(part) => Err(format!("--disable {part}: unknown; one of {}", PARTS.join(", "))),
         None => Ok(config),

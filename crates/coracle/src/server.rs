@@ -113,7 +113,8 @@ fn start_control_plane(
     let enabled = |part: &str| !config.disable.iter().any(|disabled| disabled == part);
     if enabled("controller-manager") {
         let settings = ControllersConfig { ca_pem: pki.authority_pem().to_string() };
-        let controllers = ControllerManager::new(manager, informers.clone(), clock.clone(), settings);
+        let controllers = ControllerManager::new(manager, informers.clone(), clock.clone(), settings)
+            .signing_key_pem(pki.authority_key_pem());
         let controllers = match enabled("local-storage") {
             true => controllers.local_paths(
                 config.data_dir.join("storage"),

@@ -55,12 +55,6 @@ pub(crate) struct LocalPaths {
     pub directories: Arc<dyn LocalDirectories>,
 }
 
-impl std::fmt::Debug for LocalPaths {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LocalPaths").field("root", &self.root).finish_non_exhaustive()
-    }
-}
-
 /// Pure. The volume for the claim, promised to it; `Err` says why there can be none.
 pub(crate) fn volume_for(
     claim: &PersistentVolumeClaim,
