@@ -120,7 +120,7 @@ pub fn documents(content: &[u8], source: &str, into: &mut Vec<Manifest>) -> Resu
         return Ok(());
     }
     for piece in api::yaml::documents(content) {
-        let (value, _) = api::yaml::to_json(piece.as_bytes()).map_err(|error| Error::Message(format!("error parsing {source}: {error}")))?;
+        let (value, _) = api::yaml::to_json(piece.as_bytes()).map_err(|error| Error::Message(format!("error parsing {source}: error converting YAML to JSON: {error}")))?;
         if !value.is_null() {
             document(value, source, into)?;
         }

@@ -36,7 +36,7 @@ pub fn files(explicit: &str, environment: &Environment) -> Files {
 }
 
 pub fn empty() -> Value {
-    json!({"apiVersion": "v1", "kind": "Config", "preferences": {}, "clusters": [], "contexts": [], "current-context": "", "users": []})
+    json!({"apiVersion": "v1", "kind": "Config", "clusters": [], "contexts": [], "current-context": "", "users": []})
 }
 
 impl Files {

@@ -187,10 +187,10 @@ mod tests {
         check(one, one, "containers: [{name: a, image: x, imagePullPolicy: Always}]", json!({}), "containers: [{name: a, image: x, imagePullPolicy: Always}]");
         check(
             one,
-            "containers: [{name: a, image: y}]",
+            "containers: [{name: a, image: x2}]",
             "containers: [{name: a, image: x, imagePullPolicy: Always}]",
-            json!({"$setElementOrder/containers": [{"name": "a"}], "containers": [{"name": "a", "image": "y"}]}),
-            "containers: [{name: a, image: y, imagePullPolicy: Always}]",
+            json!({"$setElementOrder/containers": [{"name": "a"}], "containers": [{"name": "a", "image": "x2"}]}),
+            "containers: [{name: a, image: x2, imagePullPolicy: Always}]",
         );
         check(
             "containers: [{name: a, image: x}, {name: b, image: z}]",

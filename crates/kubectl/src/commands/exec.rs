@@ -52,10 +52,10 @@ async fn exec(session: &Session, args: &Parsed) -> Result {
         None => (args.args.clone(), Vec::new()),
     };
     if words.is_empty() && !files::given(args) {
-        return Err(session.usage_error("pod, type/name or --filename must be specified"));
+        fail!("pod, type/name or --filename must be specified");
     }
     if command.is_empty() {
-        return Err(session.usage_error("you must specify at least one command for the container"));
+        fail!("you must specify at least one command for the container");
     }
     let pod = pod(session, args, &words).await?;
     let phase = text(&pod, "/status/phase");

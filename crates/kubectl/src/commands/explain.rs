@@ -87,7 +87,7 @@ async fn run(session: &Session, args: &Parsed) -> Result {
         out += "FIELDS:\n";
         fields(&document, resolved, args.is_set("recursive"), 1, &mut Vec::new(), &mut out);
     }
-    session.print(out)
+    session.say(out)
 }
 
 fn fields<'a>(document: &'a Value, schema: &'a Value, recursive: bool, level: usize, within: &mut Vec<&'a str>, out: &mut String) {

@@ -115,8 +115,7 @@ impl Wanted {
 }
 
 /// Asks for one table, page after page.
-async fn table_of(session: &Session, args: &Parsed, wanted: &Wanted, options: &Options) -> Result<Value> {
-    let _ = options;
+async fn table_of(session: &Session, args: &Parsed, wanted: &Wanted) -> Result<Value> {
     let mut url = wanted.url(session, args)?;
     let page = args.int("chunk-size");
     if wanted.target.name.is_none() && page > 0 {
@@ -151,12 +150,11 @@ fn as_table(session: &Session, answer: Value) -> Value {
 }
 
 async fn tables(session: &Session, args: &Parsed, wanted: &[Wanted], format: &Format) -> Result {
-    let several = wanted.iter().any(|other| other.target.resource != wanted[0].target.resource);
-    let mut printer = Printer::new(options(args, format, several));
+    let mut printer = Printer::new(options(args, format));
     let mut problems = Vec::new();
     let mut found = Vec::new();
     for one in wanted {
-        match table_of(session, args, one, &printer.options).await {
+        match table_of(session, args, one).await {
             Ok(table) => found.push((one.target.resource.clone(), table)),
             Err(error) if error.is_not_found() && args.is_set("ignore-not-found") && one.target.name.is_some() => {}
             Err(error) => problems.push(error),
@@ -182,6 +180,8 @@ async fn tables(session: &Session, args: &Parsed, wanted: &[Wanted], format: &Fo
             }
         }
     }
+    let distinct = kinds.iter().any(|(resource, _)| *resource != kinds[0].0);
+    printer.options.with_kind = distinct || args.is_set("show-kind");
     let mut printed = false;
     for (resource, table) in &kinds {
         if list(table, "/rows").is_empty() {
@@ -206,12 +206,12 @@ async fn tables(session: &Session, args: &Parsed, wanted: &[Wanted], format: &Fo
     Error::all(problems)
 }
 
-fn options(args: &Parsed, format: &Format, several: bool) -> Options {
+fn options(args: &Parsed, format: &Format) -> Options {
     Options {
         wide: matches!(format, Format::Table { wide: true }),
         no_headers: args.is_set("no-headers"),
         with_namespace: args.is_set("all-namespaces"),
-        with_kind: several || args.is_set("show-kind"),
+        with_kind: args.is_set("show-kind"),
         show_labels: args.is_set("show-labels"),
         label_columns: args.list("label-columns"),
         watch_events: args.is_set("output-watch-events"),
@@ -280,7 +280,7 @@ async fn watch(session: &Session, args: &Parsed, wanted: &[Wanted], format: &mut
         fail!("you may only specify a single resource type");
     };
     let resource = &one.target.resource;
-    let mut printer = Printer::new(options(args, format, false));
+    let mut printer = Printer::new(options(args, format));
     printer.options.with_namespace &= resource.namespaced;
     // One object is watched as a list of one.
     let (url, revision) = match &one.target.name {
@@ -329,7 +329,7 @@ async fn first(session: &Session, args: &Parsed, one: &Wanted, printer: &mut Pri
     if format.is_table() {
         let table = match text(found, "/kind") {
             "Table" => found.clone(),
-            _ if one.target.name.is_some() => table_of(session, args, one, &printer.options).await?,
+            _ if one.target.name.is_some() => table_of(session, args, one).await?,
             _ => as_table(session, found.clone()),
         };
         if !list(&table, "/rows").is_empty() {

@@ -109,7 +109,14 @@ async fn sources(session: &Session, args: &Parsed, words: &[String], wanted: Opt
             session.complain(format!("No resources found in {} namespace.", session.namespace()?));
         }
     } else {
-        let info = one(session, words, "pods").await?;
+        let info = one(session, words, "pods").await.map_err(|error| match error {
+            // The original words this one itself.
+            Error::Status(status) if text(&status, "/reason") == "NotFound" && words.iter().all(|word| !word.contains('/')) => {
+                let namespace = session.namespace().unwrap_or_default();
+                Error::Message(format!("error from server (NotFound): {} in namespace {namespace:?}", text(&status, "/message")))
+            }
+            other => other,
+        })?;
         pods = pods_of(session, &info).await?;
         if pods.is_empty() {
             fail!("timed out waiting for the condition");
@@ -131,8 +138,6 @@ async fn sources(session: &Session, args: &Parsed, words: &[String], wanted: Opt
             None => vec![default_container(session, pod, &containers)],
         };
         for container in chosen {
-            let field = containers.iter().find(|(name, _)| name == container).map_or("", |(_, field)| field);
-            let _ = field;
             sources.push(Source {
                 namespace: namespace(pod).to_owned(),
                 pod: name(pod).to_owned(),

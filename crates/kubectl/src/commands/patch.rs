@@ -43,7 +43,7 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     }
     let content = match (args.changed("patch"), args.changed("patch-file")) {
         (true, true) => fail!("cannot specify --patch and --patch-file together"),
-        (false, false) => return Err(session.usage_error("must specify --patch or --patch-file containing the contents of the patch")),
+        (false, false) => fail!("must specify --patch or --patch-file containing the contents of the patch"),
         (true, false) => args.text("patch").as_bytes().to_vec(),
         (false, true) => std::fs::read(args.text("patch-file"))
             .map_err(|error| Error::Message(format!("unable to read patch file: open {}: {}", args.text("patch-file"), crate::kubeconfig::go_io(&error))))?,

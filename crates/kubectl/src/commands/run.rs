@@ -54,10 +54,10 @@ const FLAGS: &[Flag] = &[
 ];
 
 async fn run(session: &Session, args: &Parsed) -> Result {
-    let Some(name) = args.args.first() else { return Err(session.usage_error("NAME is required for run")) };
     if !args.changed("image") {
         fail!("required flag(s) \"image\" not set");
     }
+    let Some(name) = args.args.first() else { return Err(session.usage_error("NAME is required for run")) };
     let image = args.text("image");
     if image.is_empty() || image.contains(char::is_whitespace) || image.chars().any(char::is_uppercase) && !image.contains('/') && !image.contains(':') {
         fail!("Invalid image name {image:?}: invalid reference format");

@@ -90,11 +90,10 @@ pub fn validation(args: &Parsed) -> Result<&'static str> {
 
 async fn run(session: &Session, args: &Parsed) -> Result {
     if !files::given(args) {
-        session.complain("Error: must specify one of -f and -k\n");
         if let Some(word) = args.args.first() {
-            fail!("Unexpected args: [{word}]\nSee 'kubectl create -h' for help and examples");
+            return Err(session.usage_error(format!("Unexpected args: [{word}]")));
         }
-        return Err(Error::Plain(crate::command::help(&CREATE, &session.path)));
+        fail!("must specify one of -f and -k");
     }
     if !args.args.is_empty() {
         return Err(session.usage_error(format!("Unexpected args: {:?}", args.args)));

@@ -71,7 +71,7 @@ async fn generic(session: &Session, args: &Parsed) -> Result {
 
 async fn tls(session: &Session, args: &Parsed) -> Result {
     required(args, &["cert", "key"])?;
-    let read = |path: &str| std::fs::read(path).map_err(|error| Error::Message(format!("open {path}: {}", go_io(&error))));
+    let read = |path: &str| std::fs::read(path).map_err(|error| Error::Message(format!("Cannot read file {path}, open {path}: {}", go_io(&error))));
     let (certificate, key) = (read(args.text("cert"))?, read(args.text("key"))?);
     if !String::from_utf8_lossy(&certificate).contains("-----BEGIN CERTIFICATE-----") {
         fail!("tls: failed to find any PEM data in certificate input");

@@ -78,7 +78,8 @@ async fn run(session: &Session, args: &Parsed) -> Result {
         }
         first = false;
         let mut text = describe(session, &info).await?;
-        if args.is_set("show-events") {
+        let eventful = !matches!(info.resource.kind.as_str(), "Namespace" | "Secret" | "ResourceQuota");
+        if args.is_set("show-events") && eventful {
             text += &events(session, &info).await;
         }
         session.print(align(&text, DESCRIBE))?;
@@ -156,18 +157,25 @@ pub fn last_seen(event: &Value) -> &str {
 
 /// `Labels:` and `Annotations:`: one pair on a line, further ones below each other.
 pub fn pairs_block(title: &str, object: &Value, pointer: &str, separator: &str) -> String {
-    let skip = |key: &str| key == super::create::LAST_APPLIED;
-    let mut all = map(object, pointer).filter(|(key, _)| !skip(key)).map(|(key, value)| format!("{key}{separator}{}", one_line(&plain(value))));
-    let mut out = format!("{title}:\t{}\n", all.next().unwrap_or_else(|| "<none>".to_owned()));
-    for pair in all {
-        out += &format!("\t{pair}\n");
-    }
-    out
+    let shown = map(object, pointer).filter(|(key, _)| *key != super::create::LAST_APPLIED).map(|(key, value)| {
+        let value = plain(value);
+        let value = value.strip_suffix('\n').unwrap_or(&value);
+        if separator == ": " && (key.len() + value.len() + 2 > ANNOTATION_MAX || value.contains('\n')) {
+            let lines: Vec<String> = value.lines().map(|line| format!("\t  {}", shorten(line, ANNOTATION_MAX - 2))).collect();
+            format!("{key}:\n{}", lines.join("\n"))
+        } else {
+            format!("{key}{separator}{value}")
+        }
+    });
+    let all: Vec<String> = shown.collect();
+    if all.is_empty() { format!("{title}:\t<none>\n") } else { format!("{title}:\t{}\n", all.join("\n\t")) }
 }
 
-fn one_line(value: &str) -> String {
-    let short: String = if value.chars().count() > 140 { value.chars().take(137).chain("...".chars()).collect() } else { value.to_owned() };
-    short.replace('\n', " ")
+/// Longer annotations get lines of their own.
+const ANNOTATION_MAX: usize = 140;
+
+fn shorten(line: &str, most: usize) -> String {
+    if line.chars().count() > most { line.chars().take(most).chain("...".chars()).collect() } else { line.to_owned() }
 }
 
 /// Name, namespace, labels, annotations.

@@ -103,7 +103,9 @@ fn containers(title: &str, specs: &[Value], statuses: &[Value], indent: &str) ->
     let mut out = format!("{indent}{title}:\n");
     for spec in specs {
         let status = statuses.iter().find(|status| name_of(status) == name_of(spec));
-        out += &format!("{indent}  {}:\n", name_of(spec));
+        // Within a template names stand one deeper, what belongs to them does not.
+        out += &format!("  {}{}:\n", &indent[..indent.len().min(1)], name_of(spec));
+        let indent = "";
         let mut line = |name: &str, value: String| out += &format!("{indent}    {name}:\t{value}\n");
         if let Some(status) = status {
             line("Container ID", text(status, "/containerID").to_owned());
@@ -258,7 +260,8 @@ fn volumes(volumes: &[Value], indent: &str) -> String {
     }
     let mut out = format!("{indent}Volumes:\n");
     for volume in volumes {
-        out += &format!("{indent}  {}:\n", name_of(volume));
+        out += &format!("  {}{}:\n", &indent[..indent.len().min(1)], name_of(volume));
+        let indent = "";
         let mut line = |name: &str, value: String| out += &format!("{indent}    {name}:\t{value}\n");
         if let Some(found) = volume.get("emptyDir") {
             line("Type", "EmptyDir (a temporary directory that shares a pod's lifetime)".to_owned());
