@@ -107,7 +107,9 @@ impl Actor {
                     let storage = &self.shared.state.lock().cluster.storage;
                     claims_of(pod).all(|name| {
                         let claim = storage.claims.get(&ObjectKey::new(&pod.key.namespace, name));
-                        claim.is_some_and(|claim| is_bound(claim))
+                        // The kubelet goes by the phase, which is written last.
+                        let phase = |claim: &PersistentVolumeClaim| claim.status.as_ref().and_then(|status| status.phase.clone());
+                        claim.is_some_and(|claim| is_bound(claim) && phase(claim).as_deref() == Some("Bound"))
                     })
                 };
                 if bound {
