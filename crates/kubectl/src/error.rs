@@ -11,8 +11,6 @@ use crate::value::{list, text};
 pub enum Error {
     /// Printed after `error: `.
     Message(String),
-    /// Printed as it stands.
-    Plain(String),
     /// The API server refused; the value is a `metav1.Status`.
     Status(Value),
     /// No answer from the server.
@@ -96,7 +94,7 @@ impl Error {
     /// The sentence without any prefix, for use inside another.
     pub fn bare(&self) -> String {
         match self {
-            Error::Message(message) | Error::Plain(message) | Error::Unreachable(message) => message.clone(),
+            Error::Message(message) | Error::Unreachable(message) => message.clone(),
             Error::Status(status) => text(status, "/message").to_owned(),
             Error::Many(errors) => {
                 let all: Vec<String> = errors.iter().map(Error::bare).collect();

@@ -5,11 +5,13 @@ use crate::command::{COMMAND, Command};
 pub mod apply;
 pub mod auth;
 pub mod autoscale;
+pub mod certificate;
 pub mod cluster;
 pub mod config;
 pub mod create;
 pub mod delete;
 pub mod describe;
+pub mod diff;
 pub mod edit;
 pub mod events;
 pub mod exec;
@@ -46,7 +48,7 @@ pub static ROOT: Command = Command {
         &rollout::ROLLOUT,
         &scale::SCALE,
         &autoscale::AUTOSCALE,
-        &unsupported::CERTIFICATE,
+        &certificate::CERTIFICATE,
         &cluster::CLUSTER_INFO,
         &unsupported::TOP,
         &node::CORDON,
@@ -64,7 +66,7 @@ pub static ROOT: Command = Command {
         &auth::AUTH,
         &unsupported::DEBUG,
         &events::EVENTS,
-        &unsupported::DIFF,
+        &diff::DIFF,
         &apply::APPLY,
         &patch::PATCH,
         &replace::REPLACE,
