@@ -330,6 +330,8 @@ fn containers_start_stop_fail_and_start_again_in_order() {
             && text.contains("StartError")
             && text.contains("128")
     });
+    let last = status("nocommand")["containerStatuses"][0]["lastState"]["terminated"].clone();
+    assert_eq!(last["startedAt"], "1970-01-01T00:00:00Z", "{last}");
     cluster.eventually("describe pod nosecret", SOON, |text| {
         text.contains("MountVolume.SetUp failed for volume \"v\" : secret \"nope\" not found")
     });
@@ -517,6 +519,19 @@ fn probes_security_and_live_volumes() {
             && text.contains("Container main failed liveness probe, will be restarted")
     });
 
+    // One process namespace, a sub-path by expression, a host port, a name with its domain, and a visitor to debug.
+    cluster.kubectl("wait --for=condition=Ready pod/shared --timeout=30s");
+    let processes = cluster.kubectl("exec shared -c a -- ps");
+    assert!(processes.contains("nginx: master process") && processes.contains("sleep 3600"), "{processes}");
+    assert_eq!(cluster.kubectl("exec shared -c a -- hostname"), "shared.sub.default.svc.cluster.local\n");
+    cluster.kubectl("exec shared -c a -- touch /inner/made");
+    assert_eq!(cluster.kubectl("exec shared -c a -- ls /outer/here/x"), "made\n");
+    assert!(fetch(28_090).is_some_and(|page| page.contains("Welcome to nginx!")), "the host port answers");
+    cluster.kubectl("debug shared --profile=general --image=busybox:1.35 --container=guest --target=b -- ps");
+    let guest = "get pod shared -o jsonpath={.status.ephemeralContainerStatuses[?(@.name=='guest')].state.terminated.reason}";
+    cluster.eventually(guest, SOON, |text| text == "Completed");
+    assert!(cluster.kubectl("logs shared -c guest").contains("nginx: master process"));
+
     // A changed configMap arrives; a subPath keeps what it was.
     cluster.kubectl_words(&["patch", "configmap", "live", "-p", r#"{"data":{"color":"red"}}"#]);
     // The original notices within a minute; an annotation makes it look at once.
@@ -566,6 +581,23 @@ spec:
     image: busybox:1.35
     command: [sh, -c, "touch /alive; trap 'exit 0' TERM; while :; do sleep 0.2; done"]
     livenessProbe: {exec: {command: [cat, /alive]}, periodSeconds: 1, failureThreshold: 1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: shared}
+spec:
+  shareProcessNamespace: true
+  setHostnameAsFQDN: true
+  subdomain: sub
+  terminationGracePeriodSeconds: 0
+  volumes: [{name: v, emptyDir: {}}]
+  containers:
+  - name: a
+    image: busybox:1.35
+    command: [sleep, "3600"]
+    env: [{name: WHERE, value: here}]
+    volumeMounts: [{name: v, mountPath: /inner, subPathExpr: $(WHERE)/x}, {name: v, mountPath: /outer}]
+  - {name: b, image: "nginx:1.16", ports: [{containerPort: 80, hostPort: 28090}]}
 ---
 apiVersion: v1
 kind: Pod

@@ -80,6 +80,16 @@ apiVersion: v1
 kind: Service
 metadata: {name: nobody}
 spec: {type: NodePort, selector: {app: nobody}, ports: [{port: 80, nodePort: 31081}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: external}
+spec: {externalIPs: [10.77.0.1], selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: byhand}
+spec: {ports: [{port: 80, targetPort: 8080}]}
 "#;
 
 #[test]
@@ -101,6 +111,13 @@ fn services_are_reached_by_pods_and_the_host() {
         let answer = run("visitor", &format!("wget -q -O - http://{name}/"));
         assert!(both.contains(answer.trim_end()), "{name} answers {answer}");
     }
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Endpoints\nmetadata: {{name: byhand}}\nsubsets: [{{addresses: [{{ip: {}}}], ports: [{{port: 8080}}]}}]\n",
+        of("pod", "b", ".status.podIP"),
+    ));
+    cluster.eventually("get endpointslices -l kubernetes.io/service-name=byhand", SOON, |text| text.contains("8080"));
+    let answer = run("visitor", "sleep 0.2; wget -q -O - http://byhand/; wget -q -O - http://10.77.0.1/");
+    assert!(answer.starts_with("b\n") && answer.lines().count() == 2, "{answer}");
     assert_eq!(run("visitor", "wget -q -O - http://a.headless:8080; wget -q -O - http://b.headless.default.svc.cluster.local:8080"), "a\nb\n");
     let many = |pod: &str, service: &str| -> BTreeSet<String> {
         let script = format!("for i in $(seq 24); do wget -q -O - http://{service}/; done");

@@ -53,7 +53,8 @@ impl PodMachine {
                             exit_code: 128,
                             reason: "StartError".to_owned(),
                             message: message.clone(),
-                            started_at: None,
+                            // What never ran has no start, which CRI and so the original write as zero.
+                            started_at: Some(Timestamp::UNIX_EPOCH),
                             finished_at: Some(now),
                         };
                         container.run_ended(exit, effects);
