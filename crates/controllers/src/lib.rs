@@ -6,6 +6,7 @@
 //!
 //! Deliberately absent: any access to the store, and any time but the clock that is handed in.
 
+mod autoscaler;
 mod certificates;
 mod cluster_roles;
 mod context;
@@ -149,6 +150,7 @@ impl ControllerManager {
             Arc::new(certificates::signing::Signing::new(context)),
             Arc::new(certificates::cleaning::Cleaning::new(context)),
             Arc::new(token_secrets::TokenSecrets::new(context)),
+            Arc::new(autoscaler::HorizontalAutoscaler::new(context)),
         ];
         let mut running: Vec<BoxFuture<'_, ()>> = Vec::new();
         running.push(Box::pin(garbage::GarbageCollector::new(context).run(cancel.clone())));
