@@ -208,10 +208,11 @@ impl<K: Cached> Cache<K> {
         for object in listed {
             let key = object.key();
             let held = gone.remove(&key);
-            if went_back && held.is_some_and(|held| held.resource_version() != object.resource_version()) {
-                if let Some(held) = self.take(&key) {
-                    writer.tell(&Change::Deleted(held));
-                }
+            if went_back
+                && held.is_some_and(|held| held.resource_version() != object.resource_version())
+                && let Some(held) = self.take(&key)
+            {
+                writer.tell(&Change::Deleted(held));
             }
             self.put(&writer, object);
         }

@@ -196,13 +196,12 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn metadata(uid: &str, owner: &str, deleting: bool) -> ObjectMeta {
-        let owner_references = (!owner.is_empty()).then(|| {
-            vec![OwnerReference { uid: owner.into(), controller: Some(true), ..OwnerReference::default() }]
-        });
+        let owner_references = (!owner.is_empty())
+            .then(|| vec![OwnerReference { uid: owner.into(), controller: Some(true), ..OwnerReference::default() }]);
         ObjectMeta {
             uid: Some(uid.into()),
             owner_references,
-            deletion_timestamp: deleting.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
+            deletion_timestamp: deleting.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
             ..ObjectMeta::default()
         }
     }

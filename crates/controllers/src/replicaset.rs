@@ -203,13 +203,13 @@ pub(crate) type ReplicationControllers = ReplicaSetController<ReplicationControl
 mod tests {
     use super::*;
     use crate::fixtures;
+    use k8s_openapi::api::apps::v1::ReplicaSetSpec;
 
     /// Pods are words `name[:flag[,flag]]`; see `fixtures::pods`.
     #[track_caller]
     fn check(wanted: i32, pods: &str, expected: &str) {
-        let mut set = ReplicaSet::default();
-        set.spec = Some(k8s_openapi::api::apps::v1::ReplicaSetSpec { replicas: Some(wanted), ..Default::default() });
-        check_set(set, pods, expected);
+        let spec = ReplicaSetSpec { replicas: Some(wanted), ..ReplicaSetSpec::default() };
+        check_set(ReplicaSet { spec: Some(spec), ..ReplicaSet::default() }, pods, expected);
     }
 
     #[track_caller]
@@ -243,12 +243,8 @@ mod tests {
 
     #[test]
     fn availability_takes_min_ready_seconds() {
-        let mut set = ReplicaSet::default();
-        set.spec = Some(k8s_openapi::api::apps::v1::ReplicaSetSpec {
-            replicas: Some(2),
-            min_ready_seconds: Some(30),
-            ..Default::default()
-        });
+        let spec = ReplicaSetSpec { replicas: Some(2), min_ready_seconds: Some(30), ..ReplicaSetSpec::default() };
+        let set = ReplicaSet { spec: Some(spec), ..ReplicaSet::default() };
         let pods = fixtures::pods("a:age=100 b:age=10");
         let plan = decide(&Observed { set: &set, pods: &pods }, fixtures::now(), &|_| 0);
         assert_eq!((plan.status.ready, plan.status.available), (2, 1));

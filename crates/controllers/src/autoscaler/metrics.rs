@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
 use serde_json::Value;
 
-use super::replicas::{self, Sample, Samples, Target, Tolerance};
+use super::replicas::{self, PodsMetric, Sample, Samples, Target, Tolerance};
 use crate::discovery::Resource;
 use crate::failure::error_text;
 use crate::owners::group_of;
@@ -99,7 +99,8 @@ async fn resource(rest: &Rest, scaled: &Scaled<'_>, name: &str, container: Optio
         (None, Some(value)) => (Target::Average(milli(value)), BTreeMap::new()),
         (None, None) => return Err("invalid resource metric source: neither an average utilization target nor an average value (usage) target was set".into()),
     };
-    let outcome = replicas::by_pods(scaled.current, scaled.pods, &samples, &requests, aim, name == "cpu", scaled.tolerance, scaled.now)?;
+    let metric = PodsMetric { pods: scaled.pods, samples: &samples, requests: &requests, target: aim, is_cpu: name == "cpu" };
+    let outcome = replicas::by_pods(scaled.current, &metric, scaled.tolerance, scaled.now)?;
     let current = MetricValueStatus {
         average_utilization: outcome.utilization,
         average_value: Some(quantity(outcome.average)),
@@ -171,7 +172,9 @@ async fn pods_metric(rest: &Rest, scaled: &Scaled<'_>, spec: &MetricSpec) -> Res
         samples.insert(name, Sample { value: value.milli_value(), ..timing(item) });
     }
     let target = source.target.average_value.as_ref().map(milli).ok_or("no average value target was set")?;
-    let outcome = replicas::by_pods(scaled.current, scaled.pods, &samples, &BTreeMap::new(), Target::Average(target), false, scaled.tolerance, scaled.now)?;
+    let aim = Target::Average(target);
+    let asked = PodsMetric { pods: scaled.pods, samples: &samples, requests: &BTreeMap::new(), target: aim, is_cpu: false };
+    let outcome = replicas::by_pods(scaled.current, &asked, scaled.tolerance, scaled.now)?;
     let current = MetricValueStatus { average_value: Some(quantity(outcome.average)), ..MetricValueStatus::default() };
     let status = MetricStatus {
         type_: "Pods".into(),

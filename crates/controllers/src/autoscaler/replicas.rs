@@ -65,17 +65,18 @@ struct Groups {
     missing: Vec<String>,
 }
 
-/// Replicas by a metric of pods. `requests` are thousandths by pod, for utilization.
-pub(super) fn by_pods(
-    current: i32,
-    pods: &[Arc<Pod>],
-    samples: &Samples,
-    requests: &BTreeMap<String, i64>,
-    target: Target,
-    is_cpu: bool,
-    tolerance: Tolerance,
-    now: Timestamp,
-) -> Result<Outcome, String> {
+/// What is known when replicas are asked for by a metric of pods.
+pub(super) struct PodsMetric<'a> {
+    pub pods: &'a [Arc<Pod>],
+    pub samples: &'a Samples,
+    /// Thousandths by pod, for utilization.
+    pub requests: &'a BTreeMap<String, i64>,
+    pub target: Target,
+    pub is_cpu: bool,
+}
+
+pub(super) fn by_pods(current: i32, metric: &PodsMetric<'_>, tolerance: Tolerance, now: Timestamp) -> Result<Outcome, String> {
+    let PodsMetric { pods, samples, requests, target, is_cpu } = *metric;
     if pods.is_empty() {
         return Err("no pods returned by selector while calculating replica count".into());
     }
@@ -208,7 +209,8 @@ mod tests {
             pods.push(Arc::new(pod));
         }
         let tolerance = Tolerance { up: 0.1, down: 0.1 };
-        let outcome = by_pods(pods.len() as i32, &pods, &samples, &requests, target, true, tolerance, fixtures::now());
+        let metric = PodsMetric { pods: &pods, samples: &samples, requests: &requests, target, is_cpu: true };
+        let outcome = by_pods(pods.len() as i32, &metric, tolerance, fixtures::now());
         assert_eq!(outcome.map(|outcome| outcome.replicas), expected.map_err(str::to_owned));
     }
 

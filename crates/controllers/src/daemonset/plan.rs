@@ -293,9 +293,8 @@ mod tests {
         }
         let strategy = DaemonSetUpdateStrategy { type_: Some(kind.into()), rolling_update: Some(rolling) };
         let template = PodTemplateSpec { spec: Some(PodSpec::default()), metadata: None };
-        let mut set = DaemonSet::default();
-        set.spec = Some(DaemonSetSpec { template, update_strategy: Some(strategy), ..DaemonSetSpec::default() });
-        set
+        let spec = DaemonSetSpec { template, update_strategy: Some(strategy), ..DaemonSetSpec::default() };
+        DaemonSet { spec: Some(spec), ..DaemonSet::default() }
     }
 
     /// Nodes are `name[!taint:effect]`, pods `name@node[:flags]`, outdated with a trailing `~`.

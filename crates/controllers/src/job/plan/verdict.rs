@@ -62,7 +62,7 @@ pub(super) fn interim(view: &View<'_>, status: &JobStatus, counting: &Counting) 
     }
     let succeeded = counting.succeeded(view);
     let complete = match view.spec.completions {
-        Some(completions) => succeeded >= completions && !(view.is_suspended() && completions > 0 && succeeded < completions),
+        Some(completions) => succeeded >= completions,
         None => succeeded > 0 && view.active.is_empty(),
     };
     if complete && !view.is_deleting() {
