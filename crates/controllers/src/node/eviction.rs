@@ -1,7 +1,7 @@
 //! Deletes pods that do not tolerate a `NoExecute` taint of their node, when their toleration runs out.
 //!
-//! Invariant: the deadline counts from when the taint was added, so that a restart neither forgets nor
-//! extends it.
+//! Invariant: the deadline counts from when the taint was added or the pod came, whichever is later, as both
+//! are written on the objects; so a restart neither forgets nor extends it.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use client::{Change, DeleteOptions, EventRecorder, EventType, Informer, ObjectKey, Patch};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{BY_NODE, disruption_target, index_by_node, taints};
 use crate::context::{Context, seconds_between};
@@ -71,7 +72,7 @@ impl Controller for TaintEviction {
         let Some(node) = node_of(&self.nodes, &pod) else { return Ok(Next::Settled) };
         let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
         let now = self.context.now();
-        let seconds = match decide(taints(&node), tolerations, now) {
+        let seconds = match decide(taints(&node), tolerations, came(&pod), now) {
             Verdict::Stay => return Ok(Next::Settled),
             Verdict::Evict { in_seconds } => in_seconds,
         };
@@ -103,8 +104,14 @@ enum Verdict {
     Evict { in_seconds: i64 },
 }
 
-/// Pure.
-fn decide(taints: &[Taint], tolerations: &[Toleration], now: Timestamp) -> Verdict {
+/// When the pod was bound to its node.
+fn came(pod: &Pod) -> Option<&Time> {
+    let scheduled = pods::condition(pod, "PodScheduled").and_then(|condition| condition.last_transition_time.as_ref());
+    scheduled.or(pod.metadata.creation_timestamp.as_ref())
+}
+
+/// Pure. `came` is when the pod was bound.
+fn decide(taints: &[Taint], tolerations: &[Toleration], came: Option<&Time>, now: Timestamp) -> Verdict {
     let mut soonest: Option<i64> = None;
     for taint in taints.iter().filter(|taint| taint.effect == "NoExecute") {
         let mut used = tolerations.iter().filter(|toleration| tolerates(toleration, taint)).peekable();
@@ -113,7 +120,8 @@ fn decide(taints: &[Taint], tolerations: &[Toleration], now: Timestamp) -> Verdi
         }
         // Of several tolerations of one taint the shortest counts; none with a limit means for ever.
         let Some(limit) = used.filter_map(|toleration| toleration.toleration_seconds).min() else { continue };
-        let passed = taint.time_added.as_ref().map_or(0, |since| seconds_between(since, now));
+        let since = taint.time_added.as_ref().max(came);
+        let passed = since.map_or(0, |since| seconds_between(since, now));
         let left = (limit - passed).max(0);
         soonest = Some(soonest.map_or(left, |soonest| soonest.min(left)));
     }
@@ -149,7 +157,15 @@ mod tests {
                 Toleration { key, effect, operator: Some("Exists".into()), toleration_seconds: seconds, value: None }
             })
             .collect();
-        assert_eq!(decide(&taints, &tolerations, fixtures::now()), expected);
+        assert_eq!(decide(&taints, &tolerations, Some(&fixtures::ago(9000)), fixtures::now()), expected);
+    }
+
+    #[test]
+    fn a_pod_that_comes_later_has_its_full_time() {
+        let taint = Taint { key: "a".into(), effect: "NoExecute".into(), time_added: Some(fixtures::ago(1000)), value: None };
+        let toleration = Toleration { operator: Some("Exists".into()), toleration_seconds: Some(300), ..Toleration::default() };
+        let verdict = decide(&[taint], &[toleration], Some(&fixtures::ago(100)), fixtures::now());
+        assert_eq!(verdict, Verdict::Evict { in_seconds: 200 });
     }
 
     #[test]
