@@ -125,10 +125,7 @@ fn unpack(root: &Path, files: &[&str], config: String, layers: &Layers) -> Resul
         let archive = File::open(within(root, file)?).map_err(|cause| format!("{file}: {cause}"))?;
         layers.unpack(archive, diff_id).map_err(|cause| format!("{file}: {cause}"))?;
     }
-    let id = format!("sha256:{}", super::layer::hex(&sha2::Digest::finalize(sha2::Digest::chain_update(
-        <sha2::Sha256 as sha2::Digest>::new(),
-        config.as_bytes(),
-    ))));
+    let id = pull::digest_of(&config);
     let mut record = pull::record(&id, config, diff_ids, layers).map_err(|cause| cause.to_string())?;
     record.pinned = true;
     Ok(record)

@@ -223,7 +223,7 @@ async fn fetch_layer(
 
 /// The record of an image whose layers are unpacked.
 pub fn record(id: &str, config: String, diff_ids: Vec<String>, layers: &Layers) -> Result<ImageRecord, PullError> {
-    let found = format!("sha256:{}", hex(&Sha256::digest(config.as_bytes())));
+    let found = digest_of(&config);
     if found != id {
         return Err(PullError::Other(format!("image config has digest {found}, expected {id}")));
     }
@@ -242,6 +242,11 @@ pub fn record(id: &str, config: String, diff_ids: Vec<String>, layers: &Layers) 
     }
     record.diff_ids = diff_ids;
     Ok(record)
+}
+
+/// The image ID that a configuration makes.
+pub fn digest_of(config: &str) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(config.as_bytes())))
 }
 
 /// `rootfs.diff_ids` of an image configuration.
