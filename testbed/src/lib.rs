@@ -4,5 +4,6 @@
 //! Deliberately absent: anything that the product ships.
 
 pub mod cluster;
+pub mod conformance;
 pub mod image;
 pub mod registry;

@@ -1,5 +1,7 @@
 //! `testbed images DIR`: makes the images. `testbed registry DIR ADDRESS`: serves them until it is ended.
 //! `testbed export DIR REPOSITORY TAG ARCHIVE`: writes one as an archive for `coracle image import`.
+//! `testbed conformance [--results JUNIT] [--list CONFORMANCE_YAML]`: which behaviours the tests show, how those
+//! tests ended, and which behaviours of the list no test shows.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,8 +18,9 @@ fn main() -> ExitCode {
             testbed::image::export(Path::new(layout), repository, tag, Path::new(archive))
         }
         ["registry", layout, address] => serve(layout, address),
+        ["conformance", ref options @ ..] => conformance(options),
         _ => Err(std::io::Error::other(
-            "usage: testbed images DIR | registry DIR ADDRESS | export DIR REPOSITORY TAG ARCHIVE",
+            "usage: testbed images DIR | registry DIR ADDRESS | export DIR REPOSITORY TAG ARCHIVE | conformance [--results FILE] [--list FILE]",
         )),
     };
     match done {
@@ -38,4 +41,26 @@ fn serve(layout: &str, address: &str) -> std::io::Result<()> {
         registry.wait().await;
         Ok(())
     })
+}
+
+fn conformance(options: &[&str]) -> std::io::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let shown = testbed::conformance::scan(&root).map_err(std::io::Error::other)?;
+    let mut results = std::collections::BTreeMap::new();
+    let mut list = Vec::new();
+    for option in options.chunks(2) {
+        match option {
+            ["--results", file] => results = testbed::conformance::results(&std::fs::read_to_string(file)?),
+            ["--list", file] => {
+                let (list_of_all, _) = api::yaml::to_json(&std::fs::read(file)?).map_err(std::io::Error::other)?;
+                list = testbed::conformance::behaviours(&list_of_all);
+            }
+            _ => return Err(std::io::Error::other(format!("unknown option: {}", option.join(" ")))),
+        }
+    }
+    print!("{}", testbed::conformance::table(&shown, &results));
+    if !list.is_empty() {
+        print!("{}", testbed::conformance::left(&shown, &list));
+    }
+    Ok(())
 }
