@@ -1,7 +1,7 @@
 //! A cluster to throw away: the real binary with its own data dir, ports and addresses, and the real kubectl.
 //!
 //! Invariant: whatever a test does, dropping the cluster takes it down with everything that it put into the kernel.
-//! One at a time on a machine: a lock file sees to that.
+//! A few fit on a machine at once, each in a slot with its own ports and addresses; lock files see to that.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 
 use crate::registry::Registry;
 
-/// Far from what `coracle up` takes by default, so that both fit on one machine.
-pub const API_PORT: u16 = 16443;
+/// Far from what `coracle up` takes by default, so that both fit on one machine. Slot 0's; the others count up.
+const API_PORT: u16 = 16443;
 const KUBELET_PORT: u16 = 20250;
+/// Clusters on one machine at once. The one that wants a further one waits.
+const SLOTS: u8 = 4;
 pub const NODE: &str = "testbed";
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
@@ -27,7 +29,47 @@ pub struct Cluster {
     server: Option<Child>,
     _registry: RegistryThread,
     _scratch: Scratch,
+    slot: Slot,
+}
+
+/// The right to a cluster's ports and addresses.
+struct Slot {
+    number: u8,
     _lock: File,
+}
+
+impl Slot {
+    /// The first free one; where none is, waits for the first.
+    fn take() -> io::Result<Slot> {
+        for number in 0..SLOTS {
+            let lock = Slot::file(number)?;
+            match lock.try_lock() {
+                Ok(()) => return Ok(Slot { number, _lock: lock }),
+                Err(fs::TryLockError::WouldBlock) => {}
+                Err(fs::TryLockError::Error(cause)) => return Err(cause),
+            }
+        }
+        let lock = Slot::file(0)?;
+        lock.lock()?;
+        Ok(Slot { number: 0, _lock: lock })
+    }
+
+    fn file(number: u8) -> io::Result<File> {
+        File::create(target().join(format!("testbed/lock-{number}")))
+    }
+
+    fn port(&self, first: u16) -> String {
+        (first + u16::from(self.number)).to_string()
+    }
+
+    fn directory(&self) -> PathBuf {
+        std::env::temp_dir().join(format!("coracle-test-{}-{}", std::process::id(), self.number))
+    }
+
+    /// The slot's own part of 10.0.0.0/8: pods in the first, Services in the second.
+    fn networks(&self) -> (u8, u8) {
+        (142 + 2 * self.number, 143 + 2 * self.number)
+    }
 }
 
 /// The repository's root.
@@ -90,10 +132,14 @@ impl Cluster {
 
     /// The same with further flags of `coracle server`; with `--disable-agent` the API server is all there is.
     pub fn start_with(flags: &[&str]) -> io::Result<Cluster> {
-        let lock = File::create(target().join("testbed/lock"))?;
-        lock.lock()?;
+        Cluster::start_in(None, flags)
+    }
+
+    /// The same with everything that it keeps below `directory`, which goes with the cluster.
+    pub fn start_in(directory: Option<PathBuf>, flags: &[&str]) -> io::Result<Cluster> {
+        let slot = Slot::take()?;
         let registry = RegistryThread::start(target().join("testbed"))?;
-        let scratch = Scratch::new()?;
+        let scratch = Scratch::new(directory.unwrap_or_else(|| slot.directory()))?;
         let data_dir = scratch.path.join("data");
         let registries = format!("mirrors:\n  docker.io:\n    endpoint: [\"http://{}\"]\n", registry.address);
         fs::write(scratch.path.join("registries.yaml"), registries)?;
@@ -105,7 +151,7 @@ impl Cluster {
             server: None,
             _registry: registry,
             _scratch: scratch,
-            _lock: lock,
+            slot,
         };
         cluster.start_server()?;
         Ok(cluster)
@@ -115,13 +161,15 @@ impl Cluster {
     pub fn start_server(&mut self) -> io::Result<()> {
         let log = File::options().create(true).append(true).open(self.log_file())?;
         let started = Instant::now();
+        let (pods, services) = self.slot.networks();
         let child = Command::new(coracle())
             .arg("server")
             .arg("--data-dir")
             .arg(&self.data_dir)
             .args(["--node-name", NODE])
-            .args(["--https-listen-port", &API_PORT.to_string(), "--kubelet-port", &KUBELET_PORT.to_string()])
-            .args(["--cluster-cidr", "10.142.0.0/16", "--service-cidr", "10.143.0.0/16", "--cluster-dns", "10.143.0.10"])
+            .args(["--https-listen-port", &self.slot.port(API_PORT), "--kubelet-port", &self.slot.port(KUBELET_PORT)])
+            .args(["--cluster-cidr", &format!("10.{pods}.0.0/16"), "--service-cidr", &format!("10.{services}.0.0/16")])
+            .args(["--cluster-dns", &format!("10.{services}.0.10")])
             .arg("--private-registry")
             .arg(self.data_dir.with_file_name("registries.yaml"))
             .args(["-v", "4"])
@@ -162,6 +210,11 @@ impl Cluster {
             child.wait()?;
         }
         Ok(())
+    }
+
+    /// The first two numbers of every Service's address, such as `10.143`.
+    pub fn service_network(&self) -> String {
+        format!("10.{}", self.slot.networks().1)
     }
 
     pub fn server_pid(&self) -> Option<u32> {
@@ -333,8 +386,7 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn new() -> io::Result<Scratch> {
-        let path = std::env::temp_dir().join(format!("coracle-test-{}", std::process::id()));
+    fn new(path: PathBuf) -> io::Result<Scratch> {
         fs::create_dir_all(&path)?;
         Ok(Scratch { path })
     }

@@ -139,7 +139,8 @@ fn a_full_disk_is_told_and_overcome() {
         eprintln!("skipped: cannot mount a small disk");
         return;
     };
-    let cluster = Cluster::start().expect("the cluster starts");
+    let directory = disk.path.parent().map(std::path::Path::to_path_buf);
+    let cluster = Cluster::start_in(directory, &[]).expect("the cluster starts");
     assert_eq!(cluster.data_dir, disk.path);
     cluster.apply(&pod("first", "image: \"busybox:1.35\""));
     cluster.kubectl("wait --for=condition=Ready pod/first --timeout=30s");
@@ -201,7 +202,7 @@ struct Disk {
 
 impl Disk {
     fn mount() -> Option<Disk> {
-        let path = std::env::temp_dir().join(format!("coracle-test-{}/data", std::process::id()));
+        let path = std::env::temp_dir().join(format!("coracle-test-disk-{}/data", std::process::id()));
         fs::create_dir_all(&path).ok()?;
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=96m", "tmpfs"]).arg(&path).status().ok()?;
         mounted.success().then_some(Disk { path })

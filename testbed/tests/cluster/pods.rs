@@ -127,7 +127,7 @@ const ENVIRONMENT_SEEN: &[&str] = &[
     "keys=blue/s3cret/blue/7/[]",
     "expanded=plain-$(UNKNOWN)-$(LITERAL)",
     "resources=1/64/250",
-    "api=10.143.0.1:443",
+    "api=NETWORK.0.1:443",
     "modes=400 640 644 ",
     "projected=7s3cret64",
     "labels=app=\"env\" tier=\"qa\"",
@@ -150,7 +150,9 @@ fn a_container_sees_its_environment_volumes_and_names() {
     cluster.apply(NAMES);
     ended(&cluster, "environment", "Failed");
     let said = cluster.kubectl("logs environment");
+    let network = cluster.service_network();
     for wanted in ENVIRONMENT_SEEN {
+        let wanted = &wanted.replace("NETWORK", &network);
         assert!(said.contains(wanted), "{wanted} in {said}");
     }
     assert_eq!(cluster.kubectl("get pod environment -o jsonpath={.status.containerStatuses[0].state.terminated.exitCode}"), "4");
@@ -161,8 +163,8 @@ fn a_container_sees_its_environment_volumes_and_names() {
     for (pod, wanted) in [
         ("dns-default", vec![format!("nameserver {server}")]),
         ("dns-none", vec!["search one.example two.example".into(), "nameserver 10.1.2.3".into(), "options ndots:2 edns0".into()]),
-        ("dns-first", vec![format!("{first} more.example"), "nameserver 10.143.0.10".into(), "options ndots:3".into()]),
-        ("dns-host", vec![first.into(), "nameserver 10.143.0.10".into(), "Address: 10.143.0.1".into()]),
+        ("dns-first", vec![format!("{first} more.example"), format!("nameserver {network}.0.10"), "options ndots:3".into()]),
+        ("dns-host", vec![first.into(), format!("nameserver {network}.0.10"), format!("Address: {network}.0.1")]),
         ("dns-host-plain", vec![format!("nameserver {server}")]),
     ] {
         ended(&cluster, pod, "Succeeded");
