@@ -55,7 +55,8 @@ impl Slot {
     }
 
     fn file(number: u8) -> io::Result<File> {
-        File::create(target().join(format!("testbed/lock-{number}")))
+        // The machine's, not the checkout's: two checkouts share the ports.
+        File::create(std::env::temp_dir().join(format!("coracle-test-slot-{number}")))
     }
 
     fn port(&self, first: u16) -> String {
