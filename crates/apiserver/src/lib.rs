@@ -21,6 +21,7 @@ mod metrics;
 mod openapi;
 pub mod pki;
 mod proxying;
+mod resource_metrics;
 mod rest;
 mod reviews;
 mod server;

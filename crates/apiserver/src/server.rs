@@ -34,6 +34,7 @@ use crate::kinds::{Kind, registry};
 use crate::metrics::Metrics;
 use crate::pki::Identity;
 use crate::tokens::{SigningKey, TokenError};
+use crate::resource_metrics::Scraper;
 use crate::user::User;
 use crate::{admission, bootstrap, discovery, expiry, openapi};
 
@@ -121,6 +122,8 @@ pub struct ApiServer {
     pub(crate) limits: Limits,
     pub(crate) discovery: discovery::Documents,
     pub(crate) openapi: openapi::Documents,
+    /// What nodes and pods use, while somebody asks.
+    pub(crate) usages: Scraper,
     random: Mutex<StdRng>,
 }
 
@@ -181,6 +184,7 @@ impl ApiServer {
             limits: Limits::default(),
             discovery: discovery::Documents::default(),
             openapi: openapi::Documents::default(),
+            usages: Scraper::default(),
             random: Mutex::new(random),
             cache,
             config,

@@ -89,6 +89,12 @@ static CLUSTER_ROLES: &[Role] = &[
         aggregates_to: "view",
     },
     Role {
+        name: "system:aggregated-metrics-reader",
+        grants: &[("get list watch", "metrics.k8s.io", "pods nodes", "")],
+        urls: &[],
+        aggregates_to: "view",
+    },
+    Role {
         name: "system:aggregate-to-edit",
         grants: &[
             (READ, "-", "pods/attach pods/exec pods/portforward pods/proxy secrets services/proxy", ""),

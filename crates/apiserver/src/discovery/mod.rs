@@ -18,7 +18,7 @@ use crate::http::reply::{Content, Form, Reply};
 use crate::kinds::registry::REGISTRY;
 use crate::kinds::{Kind, Subresource};
 use crate::server::ApiServer;
-use crate::views;
+use crate::{resource_metrics, views};
 
 pub const GIT_VERSION: &str = "v1.35.0+coracle";
 
@@ -44,7 +44,7 @@ pub fn version() -> Reply {
 /// `/`
 pub fn paths() -> Reply {
     let mut paths: Vec<String> = vec!["/.well-known/openid-configuration".into(), "/api".into(), "/api/v1".into(), "/apis".into()];
-    for (group, versions) in groups().into_iter().filter(|(group, _)| !group.is_empty()) {
+    for (group, versions) in offered().into_iter().filter(|(group, _)| !group.is_empty()) {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }
@@ -72,6 +72,18 @@ pub fn kinds_of<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'
     REGISTRY.iter().copied().filter(move |kind| kind.group == group && kind.version == version)
 }
 
+/// The same with what is served but described by no schema.
+fn offered() -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut groups = groups();
+    groups.push((resource_metrics::GROUP, vec![resource_metrics::VERSION]));
+    groups
+}
+
+fn offered_of<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Kind> + 'a {
+    let metrics = resource_metrics::KINDS.iter().copied();
+    kinds_of(group, version).chain(metrics.filter(move |kind| kind.group == group && kind.version == version))
+}
+
 /// `/api`, `/apis` and what is below them down to a version.
 pub fn document(
     server: &ApiServer,
@@ -96,11 +108,11 @@ pub fn document(
             }],
         })),
         ["apis"] => {
-            let list: Vec<Value> = groups().into_iter().filter(|(group, _)| !group.is_empty()).map(group_value).collect();
+            let list: Vec<Value> = offered().into_iter().filter(|(group, _)| !group.is_empty()).map(group_value).collect();
             ("APIGroupList", json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list}))
         }
         ["apis", group] => {
-            let found = groups().into_iter().find(|(own, _)| own == group && !own.is_empty());
+            let found = offered().into_iter().find(|(own, _)| own == group && !own.is_empty());
             let mut value = group_value(found.ok_or(RequestError::NoSuchPath)?);
             value["kind"] = "APIGroup".into();
             value["apiVersion"] = "v1".into();
@@ -127,7 +139,7 @@ fn group_value((group, versions): (&str, Vec<&str>)) -> Value {
 
 fn resources(group: &str, version: &str) -> Result<Value, RequestError> {
     let mut list = Vec::new();
-    for kind in kinds_of(group, version) {
+    for kind in offered_of(group, version) {
         let mut resource = json!({
             "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced,
             "kind": kind.kind, "verbs": kind.verbs.names(),
@@ -213,14 +225,14 @@ fn aggregated(server: &ApiServer, path: &str, version: &'static str, headers: &H
 }
 
 fn aggregated_document(core: bool, version: &str) -> Value {
-    let items: Vec<Value> = groups()
+    let items: Vec<Value> = offered()
         .into_iter()
         .filter(|(group, _)| group.is_empty() == core)
         .map(|(group, versions)| {
             let versions: Vec<Value> = versions
                 .into_iter()
                 .map(|version| {
-                    let resources: Vec<Value> = kinds_of(group, version).map(aggregated_resource).collect();
+                    let resources: Vec<Value> = offered_of(group, version).map(aggregated_resource).collect();
                     json!({"version": version, "resources": resources, "freshness": "Current"})
                 })
                 .collect();

@@ -32,7 +32,7 @@ use crate::rest::{self, Call};
 use crate::server::ApiServer;
 use crate::user::{SYSTEM_MASTERS, User};
 use crate::views::Include;
-use crate::{discovery, health, metrics, openapi, tokens};
+use crate::{discovery, health, metrics, openapi, resource_metrics, tokens};
 
 pub type Incoming = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -169,6 +169,11 @@ async fn answer(
 
     if !info.is_resource {
         return path(server, &parts.method, &info, &query, headers, form).await;
+    }
+    if resource_metrics::serves(server, &info.group) {
+        form.output = negotiate::output(headers, &query, true)?;
+        form.include = Include::of(&query)?;
+        return resource_metrics::answer(server, &info, &query, form).await;
     }
     let (kind, subresource) = route(&info)?;
     let writes_kind = subresource.is_none() || !matches!(kind.verbs, crate::kinds::Verbs::Create);

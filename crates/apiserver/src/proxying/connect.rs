@@ -178,6 +178,30 @@ pub async fn pass_on(
     Ok(Reply::ok(Content::Response(answer)))
 }
 
+/// The whole answer to a GET, if it is a success of at most `max` bytes.
+pub async fn fetch(backend: &Backend, path: &str, max: usize) -> Result<Bytes, String> {
+    let stream = open(backend).await?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|cause| cause.to_string())?;
+    tokio::spawn(async move {
+        if let Err(cause) = connection.await {
+            tracing::debug!("connection to a backend: {cause}");
+        }
+    });
+    let request = Request::get(path)
+        .header(HOST, format!("{}:{}", backend.host, backend.port))
+        .body(Full::new(Bytes::new()))
+        .map_err(|cause| cause.to_string())?;
+    let response = sender.send_request(request).await.map_err(|cause| cause.to_string())?;
+    let status = response.status();
+    let body = http_body_util::Limited::new(response.into_body(), max);
+    let body = body.collect().await.map_err(|cause| cause.to_string())?.to_bytes();
+    if !status.is_success() {
+        return Err(format!("{status}: {}", String::from_utf8_lossy(&body)));
+    }
+    Ok(body)
+}
+
 pub fn unreachable_backend(cause: &str) -> RequestError {
     RequestError::Other {
         code: 502,

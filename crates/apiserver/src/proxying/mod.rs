@@ -7,5 +7,5 @@ mod connect;
 mod pod;
 mod service;
 
-pub use pod::{pod_log, pod_stream};
+pub use pod::{fetch_from_kubelet, pod_log, pod_stream};
 pub use service::proxy;

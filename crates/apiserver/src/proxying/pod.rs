@@ -4,7 +4,7 @@ use http::{Method, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 
-use super::connect::{Backend, kubelet_tls, pass_on, unreachable_backend};
+use super::connect::{Backend, fetch, kubelet_tls, pass_on, unreachable_backend};
 use crate::admission_chain::{Cluster, Operation};
 use crate::error::{ObjectName, RequestError};
 use crate::http::body::Body;
@@ -35,6 +35,12 @@ pub fn kubelet(server: &ApiServer, node: &str) -> Result<Backend, RequestError> 
         port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(KUBELET_PORT),
         tls: Some(kubelet_tls(access)?),
     })
+}
+
+/// A document of a node's kubelet, of at most so many bytes.
+pub async fn fetch_from_kubelet(server: &ApiServer, node: &str, path: &str, max: usize) -> Result<bytes::Bytes, RequestError> {
+    let backend = kubelet(server, node)?;
+    fetch(&backend, path, max).await.map_err(|cause| unreachable_backend(&cause))
 }
 
 fn names<'a>(pod: &'a Value, list: &str) -> Vec<&'a str> {

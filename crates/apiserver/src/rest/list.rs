@@ -38,21 +38,24 @@ enum Match {
 }
 
 pub fn filter(call: &Call) -> Result<Filter, RequestError> {
+    filter_of(call.store_kind, call.namespace(), &call.query)
+}
+
+/// What the selectors of a query pick from a kind.
+pub fn filter_of(kind: &'static Kind, namespace: &str, query: &Query) -> Result<Filter, RequestError> {
     let bad = |text: String| RequestError::BadRequest(text);
-    let labels = call
-        .query
+    let labels = query
         .get("labelSelector")
         .map(LabelSelector::parse)
         .transpose()
         .map_err(|cause| bad(cause.to_string()))?;
-    let fields = call
-        .query
+    let fields = query
         .get("fieldSelector")
         .map(FieldSelector::parse)
         .transpose()
         .map_err(|cause| bad(cause.to_string()))?;
-    Filter::new(call.store_kind, call.namespace(), labels, fields.as_ref()).map_err(|field| {
-        bad(if call.store_kind.selectable_fields.is_empty() {
+    Filter::new(kind, namespace, labels, fields.as_ref()).map_err(|field| {
+        bad(if kind.selectable_fields.is_empty() {
             format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
         } else {
             format!("field label not supported: {field}")

@@ -3,7 +3,7 @@
 mod create;
 pub mod decode;
 mod delete;
-mod list;
+pub mod list;
 pub mod options;
 mod patch;
 mod pod;
@@ -125,14 +125,18 @@ impl Call {
     }
 
     fn method_not_allowed(&self) -> RequestError {
-        RequestError::Other {
-            code: StatusCode::METHOD_NOT_ALLOWED.as_u16(),
-            status: Box::new(serde_json::json!({
-                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                "message": "the server does not allow this method on the requested resource",
-                "reason": "MethodNotAllowed", "details": {}, "code": 405,
-            })),
-        }
+        method_not_allowed()
+    }
+}
+
+pub fn method_not_allowed() -> RequestError {
+    RequestError::Other {
+        code: StatusCode::METHOD_NOT_ALLOWED.as_u16(),
+        status: Box::new(serde_json::json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": "the server does not allow this method on the requested resource",
+            "reason": "MethodNotAllowed", "details": {}, "code": 405,
+        })),
     }
 }
 
