@@ -9,7 +9,6 @@ mod logs;
 mod port_forward;
 mod query;
 mod remote;
-mod spdy;
 mod stats;
 mod watcher;
 mod websocket;
@@ -19,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use client::spdy;
 use futures::StreamExt as _;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;

@@ -15,9 +15,12 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -311,7 +314,7 @@ fn adler32(data: &[u8]) -> u32 {
     b << 16 | a
 }
 
-/// One stream of a connection, seen from the side that accepted it.
+/// One stream of a connection.
 pub struct Stream {
     pub id: u32,
     headers: Vec<(String, String)>,
@@ -354,9 +357,14 @@ impl Sink {
     }
 }
 
-/// An accepted connection: new streams come out of `streams`. Dropping it ends the connection.
+/// The streams that the peer may still send to.
+type Open = Arc<Mutex<HashMap<u32, mpsc::Sender<Bytes>>>>;
+
+/// A connection: streams that the peer opens come out of `streams`. Dropping it ends the connection.
 pub struct Connection {
     pub streams: mpsc::Receiver<Stream>,
+    open: Open,
+    next_id: AtomicU32,
     gone: CancellationToken,
     frames: mpsc::Sender<Frame>,
     reader: tokio::task::JoinHandle<()>,
@@ -364,7 +372,17 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// The side that was called.
     pub fn accept<T: AsyncRead + AsyncWrite + Send + 'static>(transport: T) -> Connection {
+        Connection::begin(transport, 2)
+    }
+
+    /// The side that calls.
+    pub fn connect<T: AsyncRead + AsyncWrite + Send + 'static>(transport: T) -> Connection {
+        Connection::begin(transport, 1)
+    }
+
+    fn begin<T: AsyncRead + AsyncWrite + Send + 'static>(transport: T, first_id: u32) -> Connection {
         let (input, output) = tokio::io::split(transport);
         let (frames, outgoing) = mpsc::channel(OUTGOING_LIMIT);
         let (accepted, streams) = mpsc::channel(NEW_STREAMS_LIMIT);
@@ -376,13 +394,30 @@ impl Connection {
         let answering = frames.clone();
         let gone = CancellationToken::new();
         let reader_gone = gone.clone();
+        let open = Open::default();
+        let reader_open = open.clone();
         let reader = tokio::spawn(async move {
-            if let Err(error) = read_frames(input, answering, accepted).await {
+            if let Err(error) = read_frames(input, first_id, &answering, &accepted, &reader_open).await {
                 tracing::debug!(%error, "reading from a SPDY connection");
             }
+            // Whoever waits for more on any stream has read the last of it.
+            reader_open.lock().clear();
             reader_gone.cancel();
         });
-        Connection { streams, gone, frames, reader, writer }
+        Connection { streams, open, next_id: AtomicU32::new(first_id), gone, frames, reader, writer }
+    }
+
+    /// A new stream of this side's; None once the connection is gone.
+    pub async fn open(&self, headers: Vec<(String, String)>) -> Option<Stream> {
+        let id = self.next_id.fetch_add(2, Ordering::Relaxed);
+        let (sender, data) = mpsc::channel(STREAM_LIMIT);
+        self.open.lock().insert(id, sender);
+        if self.gone.is_cancelled() {
+            return None;
+        }
+        let frame = Frame::SynStream { id, fin: false, headers: headers.clone() };
+        self.frames.send(frame).await.ok()?;
+        Some(Stream { id, headers, data, sink: Sink { id, frames: self.frames.clone() } })
     }
 
     /// Cancelled when the peer has gone.
@@ -393,8 +428,8 @@ impl Connection {
     /// Sends what is queued, says goodbye and closes.
     pub async fn close(self) {
         let _ = self.frames.send(Frame::GoAway { last: 0 }).await;
-        let Connection { frames, reader, writer, streams, gone: _ } = self;
-        drop((frames, streams));
+        let Connection { frames, reader, writer, streams, open, .. } = self;
+        drop((frames, streams, open));
         reader.abort();
         let _ = reader.await;
         let _ = writer.await;
@@ -419,15 +454,20 @@ async fn write_frames<W: AsyncWrite + Unpin>(mut output: W, mut outgoing: mpsc::
     output.shutdown().await
 }
 
-async fn read_frames<R: AsyncRead + Unpin>(input: R, frames: mpsc::Sender<Frame>, accepted: mpsc::Sender<Stream>) -> io::Result<()> {
+async fn read_frames<R: AsyncRead + Unpin>(
+    input: R,
+    first_id: u32,
+    frames: &mpsc::Sender<Frame>,
+    accepted: &mpsc::Sender<Stream>,
+    open: &Open,
+) -> io::Result<()> {
     let mut reader = FrameReader::new(input);
-    let mut open: HashMap<u32, mpsc::Sender<Bytes>> = HashMap::new();
     while let Some(frame) = reader.next().await? {
         match frame {
             Frame::SynStream { id, fin, headers } => {
                 let (sender, data) = mpsc::channel(STREAM_LIMIT);
                 if !fin {
-                    open.insert(id, sender);
+                    open.lock().insert(id, sender);
                 }
                 let _ = frames.send(Frame::SynReply { id, headers: Vec::new() }).await;
                 let sink = Sink { id, frames: frames.clone() };
@@ -436,18 +476,20 @@ async fn read_frames<R: AsyncRead + Unpin>(input: R, frames: mpsc::Sender<Frame>
                 }
             }
             Frame::Data { id, fin, data } => {
+                let sender = open.lock().get(&id).cloned();
                 if !data.is_empty()
-                    && let Some(sender) = open.get(&id)
+                    && let Some(sender) = sender
                 {
                     // A reader that has gone away loses the rest, no more.
                     let _ = sender.send(data).await;
                 }
                 if fin {
-                    open.remove(&id);
+                    open.lock().remove(&id);
                 }
             }
-            Frame::Reset { id, .. } => drop(open.remove(&id)),
-            Frame::Ping { id } if id % 2 == 1 => drop(frames.send(Frame::Ping { id }).await),
+            Frame::Reset { id, .. } => drop(open.lock().remove(&id)),
+            // The peer's own pings, not the answers to ours.
+            Frame::Ping { id } if id % 2 != first_id % 2 => drop(frames.send(Frame::Ping { id }).await),
             Frame::GoAway { .. } => {}
             _ => {}
         }
@@ -531,6 +573,25 @@ mod tests {
             let headers = inflater.headers(&hex(block)).expect("headers");
             assert_eq!(headers, [("streamtype".to_owned(), kind.to_owned()), ("content-length".to_owned(), "0".to_owned())]);
         }
+    }
+
+    #[tokio::test]
+    async fn both_sides_open_streams() {
+        let (near, far) = tokio::io::duplex(1024);
+        let (caller, mut called) = (Connection::connect(near), Connection::accept(far));
+        let mut mine = caller.open(vec![("port".to_owned(), "80".to_owned())]).await.expect("a stream");
+        let mut theirs = called.streams.recv().await.expect("a stream");
+        assert_eq!((theirs.id, theirs.header("port")), (1, Some("80")));
+        assert!(mine.sink.write(Bytes::from_static(b"ping")).await && theirs.sink.write(Bytes::from_static(b"pong")).await);
+        assert_eq!(theirs.data.recv().await.as_deref(), Some(&b"ping"[..]));
+        assert_eq!(mine.data.recv().await.as_deref(), Some(&b"pong"[..]));
+        theirs.sink.finish().await;
+        assert_eq!(mine.data.recv().await, None, "half closed");
+        assert!(mine.sink.write(Bytes::from_static(b"more")).await);
+        assert_eq!(theirs.data.recv().await.as_deref(), Some(&b"more"[..]));
+        called.close().await;
+        caller.gone().cancelled().await;
+        assert!(caller.open(Vec::new()).await.is_none());
     }
 
     fn hex(text: &str) -> Vec<u8> {
