@@ -35,7 +35,7 @@ const GROUP: &str = "root:x:0:\nwww-data:x:33:\nredis:x:999:\nnogroup:x:65534:\n
 /// Does nothing when the layout is already there. Prints what it does through `progress`.
 pub fn build_all(layout: &Path, cache: &Path, progress: &dyn Fn(&str)) -> io::Result<()> {
     if layout.join("complete").exists() {
-        return Ok(());
+        return test_server(layout, cache);
     }
     fs::create_dir_all(layout.join("blobs"))?;
     let packages: BTreeSet<&str> = BASE.iter().chain(NGINX).chain(REDIS).chain(&["busybox-static"]).copied().collect();
@@ -93,7 +93,33 @@ pub fn build_all(layout: &Path, cache: &Path, progress: &dyn Fn(&str)) -> io::Re
         });
         publish(layout, "library/redis", tag, &[&base, &redis], config)?;
     }
+    test_server(layout, cache)?;
     File::create(layout.join("complete"))?.sync_all()
+}
+
+/// The project's own server, which is built anew more often than packages change.
+fn test_server(layout: &Path, cache: &Path) -> io::Result<()> {
+    let binary = std::env::current_exe()?.with_file_name("testserver");
+    let binary = match fs::read(&binary) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()), // Not built: its tests say so.
+        read => read?,
+    };
+    let mark = layout.join("testserver");
+    let digest = digest_of(&binary);
+    if fs::read_to_string(&mark).is_ok_and(|known| known == digest) {
+        return Ok(());
+    }
+    let base = Layer::build(layout, |tree| {
+        ["libc6", "libgcc-s1", "busybox-static"].iter().try_for_each(|package| tree.package(cache, package))?;
+        tree.symlink("usr/bin/sh", "busybox")?;
+        tree.identity()
+    })?;
+    let server = Layer::build(layout, |tree| tree.program("usr/bin/testserver", &binary))?;
+    let config = json!({
+        "Entrypoint": ["/usr/bin/testserver"], "Cmd": ["serve"], "Env": [PATH], "ExposedPorts": {"8080/tcp": {}},
+    });
+    publish(layout, "library/testserver", "latest", &[&base, &server], config)?;
+    fs::write(mark, digest)
 }
 
 /// Writes one image of the layout as an archive that `coracle image import` takes (an OCI image layout in a tar).
@@ -270,6 +296,11 @@ impl Tree {
             return Ok(());
         }
         let mut header = header(tar::EntryType::Regular, 0o644, content.len() as u64);
+        self.builder.append_data(&mut header, path, content)
+    }
+
+    fn program(&mut self, path: &str, content: &[u8]) -> io::Result<()> {
+        let mut header = header(tar::EntryType::Regular, 0o755, content.len() as u64);
         self.builder.append_data(&mut header, path, content)
     }
 

@@ -7,3 +7,4 @@ pub mod cluster;
 pub mod conformance;
 pub mod image;
 pub mod registry;
+pub mod session;

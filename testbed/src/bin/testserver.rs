@@ -1,0 +1,161 @@
+//! The server inside test images: says who it is over HTTP, TCP and UDP, remembers what it was told, and fails on demand.
+//!
+//! `testserver serve [PORT]` (HTTP; TCP and UDP one above), `testserver liveness PORT SECONDS` (well for so long, then
+//! 500), `testserver grpc PORT` (the gRPC health service), `testserver pause`.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, UdpSocket};
+
+const HEARD_MAX: usize = 1000;
+
+#[derive(Default)]
+struct State {
+    started: Option<Instant>,
+    well_for: Option<Duration>,
+    /// What was asked of `/write` and `/echo`, for `/read`.
+    heard: Mutex<Vec<String>>,
+}
+
+fn main() -> std::io::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let number = |at: usize, otherwise: u64| words.get(at).and_then(|word| word.parse().ok()).unwrap_or(otherwise);
+    let port = u16::try_from(number(1, 8080)).unwrap_or(8080);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut state = State { started: Some(Instant::now()), ..State::default() };
+        if words.first() == Some(&"liveness") {
+            state.well_for = Some(Duration::from_secs(number(2, 10)));
+        }
+        let work = async {
+            match words.first() {
+                Some(&"pause") => std::future::pending().await,
+                Some(&"serve") => {
+                    tokio::try_join!(http(port, state), tcp(port + 1), udp(port + 1)).map(|_| ())
+                }
+                _ => http(port, state).await,
+            }
+        };
+        tokio::select! {
+            _ = ended.recv() => Ok(()),
+            done = work => done,
+        }
+    })
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/etc/hostname").unwrap_or_default().trim().to_owned()
+}
+
+async fn http(port: u16, state: State) -> std::io::Result<()> {
+    let listener = TcpListener::bind(("::", port)).await?;
+    let state = Arc::new(state);
+    loop {
+        let (stream, peer) = listener.accept().await?;
+        let state = state.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let state = state.clone();
+                async move { Ok::<_, Infallible>(answer(&state, request, peer).await) }
+            });
+            // A client that goes away is no failure.
+            let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
+
+async fn answer(state: &State, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let path = request.uri().path().to_owned();
+    if path == "/grpc.health.v1.Health/Check" {
+        return serving();
+    }
+    let mut code = StatusCode::OK;
+    let text = match path.as_str() {
+        "/" | "/hostname" => hostname(),
+        "/healthz" => {
+            let age = state.started.map(|started| started.elapsed()).unwrap_or_default();
+            if state.well_for.is_some_and(|well_for| age > well_for) {
+                code = StatusCode::INTERNAL_SERVER_ERROR;
+                format!("error: {}", age.as_secs_f64())
+            } else {
+                "ok".into()
+            }
+        }
+        "/clientip" => peer.to_string(),
+        "/env" => std::env::vars().map(|(name, value)| format!("{name}={value}\n")).collect(),
+        "/header" => {
+            let name = query.trim_start_matches("key=");
+            request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        }
+        "/echo" | "/write" => {
+            let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            let text = format!("{query}{}", String::from_utf8_lossy(&body));
+            if let Ok(mut heard) = state.heard.lock()
+                && heard.len() < HEARD_MAX
+            {
+                heard.push(text.clone());
+            }
+            text.trim_start_matches("msg=").to_owned()
+        }
+        "/read" => state.heard.lock().map(|heard| heard.join("\n")).unwrap_or_default(),
+        "/exit" => std::process::exit(query.trim_start_matches("code=").parse().unwrap_or(0)),
+        _ => {
+            code = StatusCode::NOT_FOUND;
+            format!("no {path}")
+        }
+    };
+    let mut response = Response::new(Full::new(Bytes::from(text)).boxed_unsync());
+    *response.status_mut() = code;
+    response
+}
+
+/// `HealthCheckResponse { status: SERVING }`, with the trailers that gRPC wants.
+fn serving() -> Response<Body> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let message = Bytes::from_static(&[0, 0, 0, 0, 2, 0x08, 0x01]);
+    let frames = futures::stream::iter([Frame::data(message), Frame::trailers(trailers)]).map(Ok);
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+    response
+}
+
+async fn tcp(port: u16) -> std::io::Result<()> {
+    let listener = TcpListener::bind(("::", port)).await?;
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        // Whoever hangs up early misses the name.
+        let _ = stream.write_all(hostname().as_bytes()).await;
+    }
+}
+
+async fn udp(port: u16) -> std::io::Result<()> {
+    let socket = UdpSocket::bind(("::", port)).await?;
+    let mut buffer = [0; 2048];
+    loop {
+        let (length, peer) = socket.recv_from(&mut buffer).await?;
+        let text = String::from_utf8_lossy(&buffer[..length]).trim().to_owned();
+        let reply = match text.strip_prefix("echo ") {
+            Some(message) => message.to_owned(),
+            None => hostname(),
+        };
+        let _ = socket.send_to(reply.as_bytes(), peer).await;
+    }
+}
