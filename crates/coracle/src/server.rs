@@ -6,10 +6,12 @@ use std::sync::Arc;
 use api::clock::Clock;
 use apiserver::pki::{self, ClientName, Pki};
 use apiserver::{ApiServer, KubeletAccess, TlsConfig};
+use client::remote::Identity;
 use client::{EventRecorder, Informers};
-use controllers::{ControllerManager, ControllersConfig, OwnMachine};
+use controllers::{ControllerManager, ControllersConfig, LoadBalancerSettings, OwnMachine};
 use ipnet::IpNet;
 use kubelet::ServerConfig;
+use kubelet::certificates::Serving;
 use net::host::HostNetwork;
 use scheduler::{Scheduler, SchedulerConfig};
 use store::embedded::{EmbeddedStore, Settings};
@@ -114,7 +116,12 @@ fn start_control_plane(
     if enabled("controller-manager") {
         let settings = ControllersConfig { ca_pem: pki.authority_pem().to_string() };
         let controllers = ControllerManager::new(manager, informers.clone(), clock.clone(), settings)
-            .signing_key_pem(pki.authority_key_pem());
+            .signing_key_pem(pki.authority_key_pem())
+            .load_balancers(LoadBalancerSettings {
+                pool: config.load_balancer_pool.clone(),
+                reserved_ports: vec![config.https_listen_port, config.kubelet_port],
+                disabled: !enabled("servicelb"),
+            });
         let controllers = match enabled("local-storage") {
             true => controllers.local_paths(
                 config.data_dir.join("storage"),
@@ -173,10 +180,11 @@ fn kubelet_server(config: &Config, pki: &Pki, node_ip: IpAddr) -> Result<ServerC
     let names = [config.node_name.clone(), node_ip.to_string()];
     let user = format!("system:node:{}", config.node_name);
     let identity = pki.serving("kubelet", &user, &names).map_err(|cause| cause.to_string())?;
+    let serving = Arc::new(Serving::default());
+    serving.set(&Identity { certificate_pem: identity.certificate_pem, key_pem: identity.key_pem })?;
     Ok(ServerConfig {
         listen: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), config.kubelet_port),
-        certificate_pem: identity.certificate_pem.into_bytes(),
-        key_pem: identity.key_pem.into_bytes(),
+        serving,
         client_ca_pem: pki.authority_pem().as_bytes().to_vec(),
     })
 }

@@ -13,6 +13,7 @@
 
 mod admission;
 mod agent;
+pub mod certificates;
 mod cgroup;
 mod container;
 mod dispatch;
@@ -35,6 +36,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::clock::Clock;
 use client::{EventRecorder, Informer, Rest, Scope};
@@ -58,6 +60,7 @@ use crate::volume::Volumes;
 pub const KUBERNETES_VERSION: &str = "v1.35.0";
 pub const DEFAULT_PORT: u16 = 10250;
 pub const DEFAULT_MAX_PODS: i64 = 110;
+pub const DEFAULT_NODE_LEASE_DURATION: Duration = Duration::from_secs(40);
 
 /// Settings of one node. `Default` fits a machine of its own.
 #[derive(Clone, Debug)]
@@ -87,6 +90,8 @@ pub struct KubeletConfig {
     pub system_reserved_memory_bytes: i64,
     /// The port that the Node names, where the server listens.
     pub port: u16,
+    /// The node's lease is renewed after a quarter of it.
+    pub node_lease_duration: Duration,
     /// Without it the agent has no API of its own: no logs, exec and port forwarding.
     pub server: Option<ServerConfig>,
 }
@@ -111,6 +116,7 @@ impl Default for KubeletConfig {
             system_reserved_cpu_millis: 0,
             system_reserved_memory_bytes: 0,
             port: DEFAULT_PORT,
+            node_lease_duration: DEFAULT_NODE_LEASE_DURATION,
             server: None,
         }
     }
@@ -176,6 +182,7 @@ impl Kubelet {
                 taints: config.register_with_taints.clone(),
                 pod_cidr: config.pod_cidr.clone(),
                 port: config.port,
+                lease_duration: config.node_lease_duration,
                 max_pods: config.max_pods,
                 system_reserved_cpu_millis: config.system_reserved_cpu_millis,
                 system_reserved_memory_bytes: config.system_reserved_memory_bytes,
@@ -189,6 +196,7 @@ impl Kubelet {
             current: Default::default(),
             changed: Notify::new(),
             pressure: Default::default(),
+            deleted: Default::default(),
         }
     }
 

@@ -1,14 +1,18 @@
 //! The Node object: registered at start, its status reported on change and every five minutes, its lease renewed.
 //!
+//! Invariant: a Node that somebody deleted stays deleted until the agent is started again, as in the original: only
+//! at its start does a node come by itself.
+//!
 //! Periodic work of this module: the lease and a look at the node's own condition, every 10 s.
 
 pub mod machine;
 pub mod status;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use client::{ErrorKind, EventRecorder, EventType, ObjectKey, Patch, Rest, error_kind};
+use client::{Change, ErrorKind, EventRecorder, EventType, Informer, ObjectKey, Patch, Rest, Scope, error_kind};
 use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
@@ -22,8 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::machine::Machine;
 use self::status::Observed;
 
-const RENEW_EVERY: Duration = Duration::from_secs(10);
-const LEASE_SECONDS: i32 = 40;
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 const REPORT_EVERY: SignedDuration = SignedDuration::from_secs(300);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
@@ -37,6 +40,7 @@ pub struct Identity {
     pub taints: Vec<k8s_openapi::api::core::v1::Taint>,
     pub pod_cidr: Option<String>,
     pub port: u16,
+    pub lease_duration: Duration,
     pub max_pods: i64,
     pub system_reserved_cpu_millis: i64,
     pub system_reserved_memory_bytes: i64,
@@ -55,17 +59,19 @@ pub struct NodeAgent {
     /// Something that the status tells of has changed, e.g. the list of images.
     pub changed: Notify,
     pub pressure: RwLock<status::Pressure>,
+    /// Somebody deleted the Node.
+    pub deleted: AtomicBool,
 }
 
 impl NodeAgent {
-    pub async fn run(&self, cancel: CancellationToken) {
+    pub async fn run(self: &Arc<Self>, cancel: CancellationToken) {
         tokio::select! {
             _ = cancel.cancelled() => {}
-            _ = self.live() => {}
+            _ = self.live(&cancel) => {}
         }
     }
 
-    async fn live(&self) {
+    async fn live(self: &Arc<Self>, cancel: &CancellationToken) {
         self.event(EventType::Normal, "Starting", "Starting kubelet.");
         let mut delay = RETRY_FIRST;
         while let Err(error) = self.register().await {
@@ -73,7 +79,34 @@ impl NodeAgent {
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(RETRY_LONGEST);
         }
+        self.watch(cancel);
         tokio::join!(self.keep_lease(), self.keep_status());
+    }
+
+    /// What others do to the Node: they take it for dead, or delete it.
+    fn watch(self: &Arc<Self>, cancel: &CancellationToken) {
+        let scope = Scope { field_selector: Some(format!("metadata.name={}", self.identity.name)), ..Scope::default() };
+        let informer = Informer::<Node>::start(self.rest.client(), scope, cancel.child_token());
+        let me = self.clone();
+        informer.subscribe(move |change: &Change<Node>| match change {
+            Change::Deleted(_) => me.note_deletion(),
+            change => {
+                let seen = change.object();
+                let version = |node: &Node| node.metadata.resource_version.as_ref().and_then(|text| text.parse::<u64>().ok());
+                let mut current = me.current.write();
+                if current.as_ref().is_some_and(|current| version(current) < version(seen)) {
+                    *current = Some(seen.clone());
+                    me.changed.notify_one();
+                }
+            }
+        });
+    }
+
+    fn note_deletion(&self) {
+        tracing::error!("node {} was deleted; start the agent again to bring it back", self.identity.name);
+        self.deleted.store(true, Ordering::Relaxed);
+        *self.current.write() = None;
+        self.changed.notify_one();
     }
 
     /// Returns once the Node exists and its status has been written.
@@ -130,10 +163,10 @@ impl NodeAgent {
     async fn keep_status(&self) {
         let mut reported_at = self.clock.now();
         let mut last: Option<Value> = None;
-        loop {
+        while !self.deleted.load(Ordering::Relaxed) {
             tokio::select! {
                 _ = self.changed.notified() => {}
-                _ = tokio::time::sleep(RENEW_EVERY) => {}
+                _ = tokio::time::sleep(LOOK_EVERY) => {}
             }
             let observed = self.observe().await;
             let Some(node) = self.current.read().clone() else { continue };
@@ -144,7 +177,7 @@ impl NodeAgent {
             let changed = last.as_ref().map_or_else(
                 || node.status.as_ref().map(status::without_heartbeat) != Some(essence.clone()),
                 |last| *last != essence,
-            );
+            ) || node.status.as_ref().is_none_or(|written| !status::tells(written, &status));
             if !due && !changed {
                 continue;
             }
@@ -154,10 +187,7 @@ impl NodeAgent {
                     last = Some(essence);
                 }
                 Err(error) if error_kind(&error) == ErrorKind::NotFound => {
-                    // Somebody deleted the Node: the original registers again as well.
-                    if let Err(error) = self.register().await {
-                        tracing::warn!(%error, "registering the node again");
-                    }
+                    self.note_deletion();
                 }
                 Err(error) => tracing::warn!(%error, "reporting the node's status"),
             }
@@ -167,12 +197,12 @@ impl NodeAgent {
     async fn keep_lease(&self) {
         let mut held = None;
         let mut delay = RETRY_FIRST;
-        loop {
+        while !self.deleted.load(Ordering::Relaxed) {
             let wait = match self.renew(held.take()).await {
                 Ok(lease) => {
                     held = Some(lease);
                     delay = RETRY_FIRST;
-                    RENEW_EVERY
+                    self.identity.lease_duration / 4
                 }
                 Err(error) => {
                     tracing::debug!(%error, "renewing the node's lease");
@@ -196,13 +226,16 @@ impl NodeAgent {
         };
         let spec = LeaseSpec {
             holder_identity: Some(self.identity.name.clone()),
-            lease_duration_seconds: Some(LEASE_SECONDS),
+            lease_duration_seconds: i32::try_from(self.identity.lease_duration.as_secs()).ok(),
             renew_time: Some(MicroTime(self.clock.now())),
             ..LeaseSpec::default()
         };
         if let Some(mut lease) = found {
             lease.spec = Some(spec);
             return self.rest.update(&lease).await;
+        }
+        if self.deleted.load(Ordering::Relaxed) {
+            return Err(client::Error::Service("the node was deleted".into()));
         }
         let owner = OwnerReference {
             api_version: "v1".to_owned(),

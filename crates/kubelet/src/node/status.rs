@@ -194,6 +194,15 @@ pub fn conditions_of(node: &core::Node) -> BTreeMap<String, String> {
     in_order(node).into_iter().collect()
 }
 
+/// Whether `written` has the conditions of `wanted`; somebody else may have judged otherwise.
+pub fn tells(written: &core::NodeStatus, wanted: &core::NodeStatus) -> bool {
+    let of = |status: &core::NodeStatus| -> Vec<(String, String)> {
+        status.conditions.iter().flatten().map(|condition| (condition.type_.clone(), condition.status.clone())).collect()
+    };
+    let written = of(written);
+    of(wanted).iter().all(|condition| written.contains(condition))
+}
+
 /// Conditions as the object lists them.
 pub fn in_order(node: &core::Node) -> Vec<(String, String)> {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());

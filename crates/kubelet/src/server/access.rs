@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig as TlsServerConfig};
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -157,16 +157,11 @@ pub fn tls_config(config: &ServerConfig) -> io::Result<Arc<TlsServerConfig>> {
         .allow_unauthenticated()
         .build()
         .map_err(|error| invalid(&error))?;
-    let chain = CertificateDer::pem_slice_iter(&config.certificate_pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| invalid(&error))?;
-    let key = PrivateKeyDer::from_pem_slice(&config.key_pem).map_err(|error| invalid(&error))?;
     let mut tls = TlsServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| invalid(&error))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(|error| invalid(&error))?;
+        .with_cert_resolver(config.serving.clone());
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(tls))
 }

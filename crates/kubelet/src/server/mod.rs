@@ -36,6 +36,7 @@ use self::query::Query;
 use self::remote::{Version, Wishes};
 use self::watcher::Watcher;
 use crate::agent::Agent;
+use crate::certificates::Serving;
 use crate::dispatch::Dispatch;
 use crate::pod::spec;
 use crate::pod::worker::View;
@@ -47,9 +48,8 @@ const CONNECTIONS_MAX: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     pub listen: SocketAddr,
-    /// PEM: the chain, leaf first, and its key.
-    pub certificate_pem: Vec<u8>,
-    pub key_pem: Vec<u8>,
+    /// What the server shows; it may be replaced at any time.
+    pub serving: Arc<Serving>,
     /// PEM: callers' certificates are checked against it.
     pub client_ca_pem: Vec<u8>,
 }
