@@ -1,8 +1,10 @@
 //! Node and client tiers: real containers, a real registry on loopback, the real kubectl.
 
+mod comparison;
 mod durability;
 mod hardships;
 mod images;
 mod one_machine;
 mod pods;
 mod services;
+mod storage;
