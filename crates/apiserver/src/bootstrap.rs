@@ -12,6 +12,7 @@ use store::{Compare, Transaction, Write};
 use crate::authz::{Rule, policy, rbac};
 use crate::cache::{api_version, encode};
 use crate::error::RequestError;
+use crate::flow::{self, built_in};
 use crate::kinds::{Kind, registry};
 use crate::rest::write::seconds;
 use crate::server::ApiServer;
@@ -25,6 +26,7 @@ pub async fn run(server: &Arc<ApiServer>) -> Result<(), RequestError> {
         pending.namespaces();
         pending.priorities();
         pending.policy();
+        pending.flow_control();
         pending.own_service()?;
         if pending.transaction.writes.is_empty() {
             return Ok(());
@@ -111,6 +113,31 @@ impl Pending<'_> {
             if add_missing(&mut object, &wanted) {
                 self.put(kind, &namespace, &name, &object, entry.revision);
             }
+        }
+    }
+
+    fn flow_control(&mut self) {
+        use built_in::{GROUP, LEVELS, SCHEMAS};
+        for (plural, mut wanted) in built_in::objects() {
+            let kind = self.kind(GROUP, plural);
+            let (_, name) = names(&wanted);
+            if let Some(entry) = self.server.cache.get(kind, "", &name) {
+                if let Some(new) = built_in::amended(&entry.value(), &wanted) {
+                    self.put(kind, "", &name, &new, entry.revision);
+                }
+                continue;
+            }
+            if plural == SCHEMAS {
+                let level = wanted["spec"]["priorityLevelConfiguration"]["name"].as_str().unwrap_or("");
+                // All the levels that these name are written together with them.
+                let condition = built_in::dangling(level, true, &seconds(self.server.config.clock.now()));
+                wanted["status"] = json!({"conditions": [condition]});
+            } else {
+                debug_assert_eq!(plural, LEVELS);
+                wanted["status"] = json!({});
+            }
+            let object = flow::fresh(self.server, wanted);
+            self.put(kind, "", &name, &object, 0);
         }
     }
 

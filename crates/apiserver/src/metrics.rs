@@ -4,12 +4,14 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+use crate::http::query::Query;
 use crate::http::reply::{Content, Reply};
 use crate::http::request_info::RequestInfo;
 use crate::kinds::registry;
@@ -26,10 +28,12 @@ pub struct Labels {
     resource: &'static str,
     subresource: &'static str,
     scope: &'static str,
+    /// `All` or nothing.
+    dry_run: &'static str,
 }
 
 impl Labels {
-    pub fn of(info: &RequestInfo) -> Labels {
+    pub fn of(info: &RequestInfo, query: &Query) -> Labels {
         let kind = registry::by_plural(&info.group, &info.version, &info.resource);
         let subresource = kind
             .and_then(|kind| kind.subresources.iter().find(|own| own.name == info.subresource))
@@ -47,6 +51,7 @@ impl Labels {
             resource: kind.map_or("", |kind| kind.plural),
             subresource,
             scope,
+            dry_run: if query.get("dryRun") == Some("All") { "All" } else { "" },
         }
     }
 }
@@ -76,11 +81,31 @@ struct Series {
 pub struct Metrics {
     started: Timestamp,
     series: Mutex<HashMap<Labels, Series>>,
+    long_running: Arc<Mutex<HashMap<Labels, i64>>>,
+}
+
+/// A long-running request, while it runs.
+pub struct LongRunning {
+    labels: Labels,
+    all: Arc<Mutex<HashMap<Labels, i64>>>,
+}
+
+impl Drop for LongRunning {
+    fn drop(&mut self) {
+        if let Some(count) = self.all.lock().get_mut(&self.labels) {
+            *count -= 1;
+        }
+    }
 }
 
 impl Metrics {
     pub fn new(started: Timestamp) -> Self {
-        Metrics { started, series: Mutex::default() }
+        Metrics { started, series: Mutex::default(), long_running: Arc::default() }
+    }
+
+    pub fn long_running(&self, labels: Labels) -> LongRunning {
+        *self.long_running.lock().entry(labels).or_default() += 1;
+        LongRunning { labels, all: self.long_running.clone() }
     }
 
     pub fn observe(&self, labels: Labels, code: StatusCode, elapsed: Duration) {
@@ -115,13 +140,13 @@ impl Metrics {
         writeln!(out, "# TYPE apiserver_request_total counter")?;
         for (labels, series) in &sorted {
             for (code, count) in &series.codes {
-                writeln!(out, "apiserver_request_total{{code=\"{code}\",component=\"apiserver\",dry_run=\"\",{}}} {count}", common(labels))?;
+                writeln!(out, "apiserver_request_total{{code=\"{code}\",component=\"apiserver\",dry_run=\"{}\",{}}} {count}", labels.dry_run, common(labels))?;
             }
         }
         writeln!(out, "# HELP apiserver_request_duration_seconds [STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.")?;
         writeln!(out, "# TYPE apiserver_request_duration_seconds histogram")?;
         for (labels, series) in &sorted {
-            let labels = format!("component=\"apiserver\",dry_run=\"\",{}", common(labels));
+            let labels = format!("component=\"apiserver\",dry_run=\"{}\",{}", labels.dry_run, common(labels));
             let mut sum = 0;
             for (bound, count) in BUCKETS.iter().zip(series.buckets) {
                 sum += count;
@@ -131,10 +156,33 @@ impl Metrics {
             writeln!(out, "apiserver_request_duration_seconds_sum{{{labels}}} {}", series.seconds)?;
             writeln!(out, "apiserver_request_duration_seconds_count{{{labels}}} {}", series.count)?;
         }
+        writeln!(out, "# HELP apiserver_longrunning_requests [STABLE] Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.")?;
+        writeln!(out, "# TYPE apiserver_longrunning_requests gauge")?;
+        let running = self.long_running.lock();
+        let mut sorted: Vec<(&Labels, &i64)> = running.iter().collect();
+        sorted.sort_by_key(|(labels, _)| **labels);
+        for (labels, count) in sorted {
+            writeln!(out, "apiserver_longrunning_requests{{component=\"apiserver\",{}}} {count}", common(labels))?;
+        }
         Ok(())
     }
 
     fn print_rest(&self, server: &ApiServer, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "# HELP apiserver_current_inflight_requests [STABLE] Maximal number of currently used inflight request limit of this apiserver per request kind in last second.")?;
+        writeln!(out, "# TYPE apiserver_current_inflight_requests gauge")?;
+        let [reads, writes] = server.flow.at_work();
+        writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"readOnly\"}} {reads}")?;
+        writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"mutating\"}} {writes}")?;
+        server.flow.print(out)?;
+        if let Some(auditor) = &server.auditor {
+            let (written, lost) = auditor.counts();
+            writeln!(out, "# HELP apiserver_audit_event_total [ALPHA] Counter of audit events generated and sent to the audit backend.")?;
+            writeln!(out, "# TYPE apiserver_audit_event_total counter")?;
+            writeln!(out, "apiserver_audit_event_total {}", written + lost)?;
+            writeln!(out, "# HELP apiserver_audit_error_total [ALPHA] Counter of audit events that failed to be audited properly. Plugin identifies the plugin affected by the error.")?;
+            writeln!(out, "# TYPE apiserver_audit_error_total counter")?;
+            writeln!(out, "apiserver_audit_error_total{{plugin=\"log\"}} {lost}")?;
+        }
         writeln!(out, "# HELP apiserver_storage_objects [STABLE] Number of stored objects at the time of last check split by kind.")?;
         writeln!(out, "# TYPE apiserver_storage_objects gauge")?;
         let mut shelves: Vec<_> = server.cache.shelves().collect();

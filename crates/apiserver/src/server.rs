@@ -17,18 +17,21 @@ use rand::{Rng, SeedableRng};
 use serde_json::Value;
 use store::SharedStore;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission_chain::{Chain, Cluster, Question, Target};
 use crate::allocate::{self, AllocateConfig};
 use crate::allocation::Allocate;
+use crate::audit::{AuditSettings, Auditor};
 use crate::authn::Authenticator;
 use crate::authn::static_tokens::StaticToken;
 use crate::authz::Authorizer;
 use crate::cache::{Cache, Filter, encode};
 use crate::error::RequestError;
+use crate::flow::{FlowControl, FlowSettings};
 use crate::http::body::BoxError;
-use crate::http::service::{InProcess, Limits};
+use crate::http::service::{InProcess, LONG_RUNNING_MAX};
 use crate::http::tls::{self, TlsConfig};
 use crate::kinds::{Kind, registry};
 use crate::metrics::Metrics;
@@ -36,7 +39,7 @@ use crate::pki::Identity;
 use crate::tokens::{SigningKey, TokenError};
 use crate::resource_metrics::Scraper;
 use crate::user::User;
-use crate::{admission, bootstrap, discovery, expiry, openapi};
+use crate::{admission, bootstrap, discovery, expiry, flow, openapi};
 
 /// Letters that make no words, as the original's.
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -78,6 +81,9 @@ pub struct Config {
     /// Whether who shows no credentials is `system:anonymous` (true) or refused.
     pub anonymous: bool,
     pub authorization: Authorization,
+    pub flow: FlowSettings,
+    /// None: nothing is recorded.
+    pub audit: Option<AuditSettings>,
     /// Seeds names and uids; None: from the operating system.
     pub seed: Option<u64>,
     pub cancel: CancellationToken,
@@ -99,6 +105,8 @@ impl Config {
             static_tokens: Vec::new(),
             anonymous: true,
             authorization: Authorization::Rbac,
+            flow: FlowSettings::default(),
+            audit: None,
             seed: None,
             cancel: CancellationToken::new(),
         }
@@ -119,7 +127,10 @@ pub struct ApiServer {
     pub(crate) authorizer: Authorizer,
     pub(crate) signing_key: SigningKey,
     pub(crate) metrics: Metrics,
-    pub(crate) limits: Limits,
+    pub(crate) flow: Arc<FlowControl>,
+    /// Places for logs that are followed, exec and the like.
+    pub(crate) long_running: Semaphore,
+    pub(crate) auditor: Option<Arc<Auditor>>,
     pub(crate) discovery: discovery::Documents,
     pub(crate) openapi: openapi::Documents,
     /// What nodes and pods use, while somebody asks.
@@ -153,7 +164,7 @@ impl std::error::Error for StartError {}
 
 impl ApiServer {
     /// Reads the store, writes what a cluster starts with, and is ready.
-    pub async fn new(config: Config) -> Result<Arc<ApiServer>, StartError> {
+    pub async fn new(mut config: Config) -> Result<Arc<ApiServer>, StartError> {
         let cache = Cache::start(config.store.clone(), config.cancel.clone()).await.map_err(StartError::Store)?;
         let allocator = allocate::allocator(AllocateConfig {
             service_cidrs: config.service_cidrs.clone(),
@@ -173,6 +184,8 @@ impl ApiServer {
                 StdRng::from_seed(seed)
             }
         };
+        let auditor = config.audit.take().map(|settings| Auditor::open(settings, config.clock.clone()));
+        let auditor = auditor.transpose().map_err(StartError::Io)?.map(Arc::new);
         let signing_key = SigningKey::from_pem(&config.service_account_key_pem).map_err(StartError::Key)?;
         let server = Arc::new(ApiServer {
             admission: Chain::new(admission::plugins()),
@@ -181,7 +194,9 @@ impl ApiServer {
             authorizer: Authorizer::new(config.authorization, cache.clone()),
             signing_key,
             metrics: Metrics::new(config.clock.now()),
-            limits: Limits::default(),
+            flow: FlowControl::new(&config.flow, cache.clone()),
+            long_running: Semaphore::new(LONG_RUNNING_MAX),
+            auditor,
             discovery: discovery::Documents::default(),
             openapi: openapi::Documents::default(),
             usages: Scraper::default(),
@@ -191,6 +206,7 @@ impl ApiServer {
         });
         bootstrap::run(&server).await.map_err(StartError::Request)?;
         tokio::spawn(expiry::run(server.clone()));
+        tokio::spawn(flow::run(server.clone()));
         Ok(server)
     }
 

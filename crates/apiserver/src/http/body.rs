@@ -2,6 +2,7 @@
 //!
 //! Invariant: a list is copied out in pieces of bounded size; memory does not grow with its length.
 
+use std::any::Any;
 use std::io::Write;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub enum Body {
     Full(Option<Bytes>),
     List(Box<ListBody>),
     Stream(Pin<Box<dyn HttpBody<Data = Bytes, Error = BoxError> + Send>>),
+    /// With something that is dropped when the answer has been sent, or given up.
+    Holding(Box<Body>, Box<dyn Any + Send>),
 }
 
 impl Body {
@@ -32,6 +35,11 @@ impl Body {
 
     pub fn full(bytes: impl Into<Bytes>) -> Body {
         Body::Full(Some(bytes.into()))
+    }
+
+    /// The same, with something that lives as long as it does.
+    pub fn holding(self, what: impl Any + Send) -> Body {
+        Body::Holding(Box::new(self), Box::new(what))
     }
 
     /// A stream of pieces.
@@ -58,6 +66,7 @@ impl HttpBody for Body {
             }
             Body::List(list) => Poll::Ready(list.next_chunk().map(|bytes| Ok(Frame::data(bytes)))),
             Body::Stream(stream) => stream.as_mut().poll_frame(context),
+            Body::Holding(body, _) => Pin::new(&mut **body).poll_frame(context),
         }
     }
 
@@ -66,12 +75,14 @@ impl HttpBody for Body {
             Body::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Body::List(list) => list.done,
             Body::Stream(stream) => stream.is_end_stream(),
+            Body::Holding(body, _) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Body::Holding(body, _) => body.size_hint(),
             _ => SizeHint::default(),
         }
     }
@@ -91,6 +102,11 @@ impl ListBody {
     pub fn new(head: Bytes, entries: Vec<Arc<Entry>>, gzip: bool) -> ListBody {
         let gzip = gzip.then(|| GzEncoder::new(Vec::new(), Compression::fast()));
         ListBody { head, entries: entries.into_iter(), started: false, done: false, gzip }
+    }
+
+    /// Whether its bytes are gzip's.
+    pub fn is_packed(&self) -> bool {
+        self.gzip.is_some()
     }
 
     fn next_chunk(&mut self) -> Option<Bytes> {

@@ -1,5 +1,6 @@
 //! Connections: TLS, client certificates, HTTP/1.1 and HTTP/2 on one port.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,8 +82,8 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let connection = connection(server.clone(), stream, acceptor.clone(), cancel.clone());
+            Ok((stream, peer)) => {
+                let connection = connection(server.clone(), (stream, peer), acceptor.clone(), cancel.clone());
                 tokio::spawn(async move {
                     connection.await;
                     drop(place);
@@ -96,7 +97,7 @@ pub async fn serve(
     }
 }
 
-async fn connection(server: Arc<ApiServer>, stream: TcpStream, acceptor: TlsAcceptor, cancel: CancellationToken) {
+async fn connection(server: Arc<ApiServer>, (stream, peer): (TcpStream, SocketAddr), acceptor: TlsAcceptor, cancel: CancellationToken) {
     let _ = stream.set_nodelay(true); // Without it answers are merely later.
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -114,7 +115,7 @@ async fn connection(server: Arc<ApiServer>, stream: TcpStream, acceptor: TlsAcce
         .and_then(|certificate| x509::user(certificate))
         .map(Arc::new);
     let service = service_fn(move |request: Request<Incoming>| {
-        let (server, caller) = (server.clone(), Caller::Connection(user.clone()));
+        let (server, caller) = (server.clone(), Caller::Connection { peer: peer.ip(), certificate: user.clone() });
         async move {
             let mut request = request;
             let upgrade = hyper::upgrade::on(&mut request);
