@@ -122,6 +122,7 @@ impl GarbageCollector {
                 }
             };
             tokio::select! {
+                biased;
                 _ = cancel.cancelled() => return,
                 _ = changed.notified() => tokio::time::sleep(DISCOVERY_DELAY).await,
                 _ = retry => {}

@@ -22,6 +22,7 @@ mod fixtures;
 mod garbage;
 mod history;
 mod job;
+mod load_balancer;
 mod namespace;
 mod node;
 mod owners;
@@ -48,6 +49,7 @@ use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use context::Context;
+pub use load_balancer::{ANNOUNCER as ANNOUNCING_NODE, AddressPool, ingress as ingress_addresses};
 use runner::{Controller, Queue};
 pub use volumes::local_path::{LocalDirectories, OwnMachine};
 
@@ -66,6 +68,18 @@ struct Settings {
     terminated_pod_threshold: usize,
     local_paths: Option<volumes::local_path::LocalPaths>,
     signing_key_pem: Option<String>,
+    load_balancers: LoadBalancerSettings,
+}
+
+/// How Services of type LoadBalancer get their addresses.
+#[derive(Clone, Debug, Default)]
+pub struct LoadBalancerSettings {
+    /// Without a pool Services get the addresses of the nodes.
+    pub pool: Option<AddressPool>,
+    /// TCP ports of the nodes that the cluster itself needs.
+    pub reserved_ports: Vec<u16>,
+    /// Somebody else serves them.
+    pub disabled: bool,
 }
 
 /// All controllers of one cluster.
@@ -84,6 +98,7 @@ impl ControllerManager {
             terminated_pod_threshold: 12_500,
             local_paths: None,
             signing_key_pem: None,
+            load_balancers: LoadBalancerSettings::default(),
         };
         ControllerManager { client, informers, clock, settings }
     }
@@ -112,11 +127,16 @@ impl ControllerManager {
         self
     }
 
+    pub fn load_balancers(mut self, settings: LoadBalancerSettings) -> Self {
+        self.settings.load_balancers = settings;
+        self
+    }
+
     /// Runs every controller until `cancel`.
     pub async fn run(self, cancel: CancellationToken) {
         let ControllerManager { client, informers, clock, settings } = self;
         let context = &Arc::new(Context { rest: Rest::new(client), informers, clock, settings });
-        let controllers: Vec<Arc<dyn Controller>> = vec![
+        let mut controllers: Vec<Arc<dyn Controller>> = vec![
             Arc::new(replicaset::ReplicaSets::new(context)),
             Arc::new(replicaset::ReplicationControllers::new(context)),
             Arc::new(deployment::Deployments::new(context)),
@@ -152,6 +172,9 @@ impl ControllerManager {
             Arc::new(token_secrets::TokenSecrets::new(context)),
             Arc::new(autoscaler::HorizontalAutoscaler::new(context)),
         ];
+        if !context.settings.load_balancers.disabled {
+            controllers.push(Arc::new(load_balancer::LoadBalancers::new(context)));
+        }
         let mut running: Vec<BoxFuture<'_, ()>> = Vec::new();
         running.push(Box::pin(garbage::GarbageCollector::new(context).run(cancel.clone())));
         for controller in controllers {

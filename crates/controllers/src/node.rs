@@ -28,7 +28,7 @@ fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
 }
 
 /// `True`, `False` or `Unknown`; empty when the node never told.
-fn readiness(node: &Node) -> &str {
+pub(crate) fn readiness(node: &Node) -> &str {
     condition(node, "Ready").map_or("", |condition| condition.status.as_str())
 }
 

@@ -58,6 +58,7 @@ pub(crate) trait Controller: Send + Sync + 'static {
 /// Works on `controller` until `cancel`. Its caches are filled first.
 pub(crate) async fn run(controller: Arc<dyn Controller>, synced: impl Future<Output = ()>, queue: Queue, cancel: CancellationToken) {
     tokio::select! {
+        biased;
         _ = cancel.cancelled() => return,
         _ = synced => {}
     }

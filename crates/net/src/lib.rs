@@ -8,6 +8,7 @@
 //! no `ip`, `nft`, `iptables` or `conntrack` is run. Netlink is spoken directly: one batch per change is what keeps
 //! attaching a pod below some milliseconds and a change of rules below one.
 
+pub mod arp;
 pub mod conntrack;
 mod error;
 pub mod host;

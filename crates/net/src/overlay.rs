@@ -184,6 +184,20 @@ pub enum Step {
     DeleteForwarding(Hardware, Ipv4Addr),
 }
 
+/// Removes the device, and the routes into the range that have a gateway: what a killed agent left.
+pub fn clean_up_after(device: &str, cluster_cidr: Option<Ipv4Net>) -> Result<(), NetError> {
+    let socket = RouteSocket::open()?;
+    delete_device(&socket, device)?;
+    let mut batch = Batch::new();
+    for route in socket.routes()? {
+        let is_into_range = matches!((route.destination, cluster_cidr), (IpNet::V4(range), Some(cluster)) if cluster.contains(&range));
+        if is_into_range && route.protocol == ROUTE_PROTOCOL && route.gateway.is_some() {
+            batch.delete_route(&route);
+        }
+    }
+    socket.send_tolerating(&batch, &[Errno::ESRCH])
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Entries {
     routes: BTreeMap<Ipv4Net, Via>,

@@ -160,6 +160,23 @@ impl BridgeNetwork {
         self.shared.route.lock().send(&batch)
     }
 
+    /// What [`BridgeNetwork::add_local_address`] has added and nobody removed, also before a restart.
+    pub fn local_addresses(&self) -> Result<Vec<IpAddr>, NetError> {
+        let listed = self.shared.route.lock().addresses()?;
+        let own = listed.into_iter().filter(|it| it.link == self.shared.bridge && it.address.prefix_len() == it.address.max_prefix_len());
+        Ok(own.map(|it| it.address.addr()).collect())
+    }
+
+    /// Tells the host's neighbours that the address is here.
+    pub fn announce(&self, address: Ipv4Addr) -> Result<(), NetError> {
+        let host = HostNetwork::observe_through(&self.shared.route.lock())?;
+        let Some(primary) = host.primary() else { return Ok(()) };
+        match host.links.iter().find(|link| link.index == primary.index) {
+            Some(link) if link.index != self.shared.bridge => crate::arp::announce(address, link),
+            _ => Ok(()),
+        }
+    }
+
     pub fn remove_local_address(&self, address: IpAddr) -> Result<(), NetError> {
         let mut batch = Batch::new();
         batch.delete_address(self.shared.bridge, address.into());

@@ -220,13 +220,13 @@ pub(super) fn fill(slice: &mut EndpointSlice, group: Group) {
 }
 
 /// The index of slices by `namespace/service`.
-pub(super) const BY_SERVICE: &str = "service";
+pub(crate) const BY_SERVICE: &str = "service";
 
-pub(super) fn index_by_service(slices: &Informer<EndpointSlice>) {
+pub(crate) fn index_by_service(slices: &Informer<EndpointSlice>) {
     slices.index_by(BY_SERVICE, |slice: &EndpointSlice| service_of(slice).map(|key| key.to_string()).into_iter().collect());
 }
 
-fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
+pub(crate) fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
     let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
     Some(ObjectKey::new(slice.metadata.namespace.clone().unwrap_or_default(), name.clone()))
 }
