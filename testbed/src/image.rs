@@ -119,6 +119,8 @@ fn test_server(layout: &Path, cache: &Path) -> io::Result<()> {
         "Entrypoint": ["/usr/bin/testserver"], "Cmd": ["serve"], "Env": [PATH], "ExposedPorts": {"8080/tcp": {}},
     });
     publish(layout, "library/testserver", "latest", &[&base, &server], config)?;
+    let config = json!({"Entrypoint": ["/usr/bin/testserver", "say"], "Cmd": ["default", "arguments"], "Env": [PATH]});
+    publish(layout, "library/testserver", "entrypoint", &[&base, &server], config)?;
     fs::write(mark, digest)
 }
 

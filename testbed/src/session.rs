@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use kube::client::Body;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 
@@ -167,6 +167,19 @@ impl Session {
     }
 
     #[track_caller]
+    pub fn eventually_text(&self, path: &str, wanted: impl Fn(&str) -> bool) {
+        let end = Instant::now() + SOON;
+        loop {
+            let text = self.raw(Method::GET, path, "", None).1;
+            if wanted(&text) {
+                return;
+            }
+            assert!(Instant::now() < end, "{path}: not as wanted: {text}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    #[track_caller]
     pub fn gone(&self, path: &str) {
         self.eventually(path, |answer| answer["code"] == 404);
     }
@@ -206,4 +219,117 @@ pub fn is_true(object: &Value, kind: &str) -> bool {
 
 pub fn is_ready(pod: &Value) -> bool {
     is_true(pod, "Ready")
+}
+
+/// A pod whose one container, `main`, runs a shell script and ends.
+pub fn script(name: &str, script: &str) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "spec": {
+            "restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false,
+            "containers": [{"name": "main", "image": "busybox:1.35", "command": ["sh", "-c", script]}],
+        },
+    })
+}
+
+/// A pod whose one container, `main`, waits until it is told to stop.
+pub fn waiting(name: &str) -> Value {
+    let mut pod = script(name, "trap 'exit 0' TERM; while :; do sleep 0.1; done");
+    pod["spec"]["restartPolicy"] = "Always".into();
+    pod
+}
+
+/// A merge patch over the pod.
+pub fn with(object: Value, patch: Value) -> Value {
+    api::patch::merge_patch(&object, &patch)
+}
+
+/// A merge patch over the pod's first container.
+pub fn with_main(mut pod: Value, patch: Value) -> Value {
+    let main = &mut pod["spec"]["containers"][0];
+    *main = api::patch::merge_patch(main, &patch);
+    pod
+}
+
+/// The pod with a volume `v`, mounted at `/v`.
+pub fn with_volume(pod: Value, mut source: Value) -> Value {
+    source["name"] = "v".into();
+    let pod = with(pod, json!({"spec": {"volumes": [source]}}));
+    with_main(pod, json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}))
+}
+
+impl Session {
+    /// Runs pods side by side until each has ended; what their `main` said must be what stands beside them.
+    #[track_caller]
+    pub fn say(&self, cases: &[(Value, &str)]) {
+        let names: Vec<String> = cases.iter().map(|(pod, _)| name_of(&self.create("pods", pod))).collect();
+        for (name, (_, expected)) in names.iter().zip(cases) {
+            let ended = self.eventually(&format!("pods/{name}"), |pod| {
+                matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+            });
+            let said = self.logs(name, "main");
+            assert_eq!(said.trim_end(), *expected, "{name}: {}", ended["status"]);
+            self.delete(&format!("pods/{name}"));
+        }
+    }
+
+    /// Takes a resource through create, get, list, watch, update, patch, delete and deletecollection.
+    /// `plural` is a short path; `object` needs no name.
+    #[track_caller]
+    pub fn lives(&self, plural: &str, object: &Value) {
+        let path = |name: &str| format!("{plural}/{name}");
+        let named = |name: &str| with(object.clone(), json!({"metadata": {"name": name, "labels": {"life": "one"}}}));
+        let selected = format!("{plural}?labelSelector=life=one");
+        let since = self.get(plural)["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+
+        let created = self.create(plural, &named("life-a"));
+        let uid = created["metadata"]["uid"].clone();
+        assert_eq!(self.get(&path("life-a"))["metadata"]["uid"], uid);
+        assert_eq!(self.items(&selected).len(), 1, "{plural}");
+        self.patch(&path("life-a"), &json!({"metadata": {"annotations": {"patched": "true"}}}));
+        self.edit(&path("life-a"), |object| object["metadata"]["annotations"]["updated"] = "true".into());
+        let changed = self.get(&path("life-a"));
+        assert_eq!(changed["metadata"]["annotations"], json!({"patched": "true", "updated": "true"}));
+        assert_eq!(changed["metadata"]["uid"], uid);
+        self.delete(&path("life-a"));
+        self.gone(&path("life-a"));
+        self.create(plural, &named("life-b"));
+        self.create(plural, &named("life-c"));
+        assert_eq!(self.items(&selected).len(), 2, "{plural}");
+        self.delete(&selected);
+        self.eventually(&selected, |list| list["items"].as_array().is_some_and(Vec::is_empty));
+
+        let events = self.watched(&selected, &since);
+        let of = |name: &str| -> Vec<String> {
+            let own = events.iter().filter(|(_, object)| object["metadata"]["name"] == name);
+            own.map(|(kind, _)| kind.clone()).collect()
+        };
+        let seen = of("life-a");
+        assert_eq!((seen.first().map(String::as_str), seen.last().map(String::as_str)), (Some("ADDED"), Some("DELETED")), "{plural}: {seen:?}");
+        assert!(seen.contains(&"MODIFIED".to_owned()), "{plural}: {seen:?}");
+        for name in ["life-b", "life-c"] {
+            assert_eq!(of(name).last().map(String::as_str), Some("DELETED"), "{plural}");
+        }
+    }
+
+    /// Whether discovery lists the resource in its group and version.
+    #[track_caller]
+    pub fn discovered(&self, group: &str, version: &str, resources: &[&str]) {
+        let groups = self.get("/apis");
+        let group_of = |found: &Value| found["name"] == group;
+        let found = groups["groups"].as_array().into_iter().flatten().find(|found| group_of(found));
+        let found = found.unwrap_or_else(|| panic!("no group {group}"));
+        let versions = found["versions"].as_array().cloned().unwrap_or_default();
+        assert!(versions.iter().any(|found| found["version"] == version), "{found}");
+        assert_eq!(self.get(&format!("/apis/{group}"))["name"], group);
+        let listed = self.get(&format!("/apis/{group}/{version}"));
+        for resource in resources {
+            let listed = listed["resources"].as_array().into_iter().flatten();
+            assert!(listed.into_iter().any(|found| found["name"] == *resource), "{resource}");
+        }
+    }
+}
+
+pub fn name_of(object: &Value) -> String {
+    object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
 }

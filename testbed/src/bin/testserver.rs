@@ -1,7 +1,7 @@
 //! The server inside test images: says who it is over HTTP, TCP and UDP, remembers what it was told, and fails on demand.
 //!
 //! `testserver serve [PORT]` (HTTP; TCP and UDP one above), `testserver liveness PORT SECONDS` (well for so long, then
-//! 500), `testserver grpc PORT` (the gRPC health service), `testserver pause`.
+//! 500), `testserver pause`, `testserver say ...` (what it was started with). Each HTTP port answers gRPC health checks.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -34,6 +34,10 @@ fn main() -> std::io::Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let number = |at: usize, otherwise: u64| words.get(at).and_then(|word| word.parse().ok()).unwrap_or(otherwise);
     let port = u16::try_from(number(1, 8080)).unwrap_or(8080);
+    if words.first().is_some_and(|word| word.starts_with("say")) {
+        println!("[{}]", std::env::args().collect::<Vec<_>>().join(" "));
+        return Ok(());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

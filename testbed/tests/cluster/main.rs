@@ -4,6 +4,7 @@ mod comparison;
 mod durability;
 mod hardships;
 mod images;
+mod node_conformance;
 mod one_machine;
 mod pods;
 mod services;
