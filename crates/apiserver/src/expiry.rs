@@ -50,6 +50,7 @@ pub async fn run(server: Arc<ApiServer>) {
         drop(due);
         let rest = next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or(REST_MIN).max(REST_MIN));
         tokio::select! {
+            biased;
             () = cancel.cancelled() => return,
             () = tokio::time::sleep(rest.unwrap_or(REST_MIN)), if rest.is_some() => {}
             result = changed.changed(), if rest.is_none() => {

@@ -69,6 +69,7 @@ impl<K: Cached> Informer<K> {
         };
         tokio::spawn(async move {
             tokio::select! {
+                biased;
                 _ = cancel.cancelled() => {}
                 _ = reflector.run() => {}
             }

@@ -65,6 +65,7 @@ where
             Err(error) => debug!(lease = %candidate.config.lease, %error, "cannot acquire lease"),
         }
         tokio::select! {
+            biased;
             _ = cancel.cancelled() => return,
             _ = tokio::time::sleep(candidate.config.retry_period) => {}
         }
@@ -72,6 +73,7 @@ where
     info!(lease = %candidate.config.lease, identity = candidate.config.identity, "became leader");
     let stop = cancel.child_token();
     tokio::select! {
+        biased;
         _ = work(stop.clone()) => {}
         _ = candidate.renew_until_lost() => info!(lease = %candidate.config.lease, "lost the lease"),
         _ = cancel.cancelled() => {}

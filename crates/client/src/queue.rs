@@ -125,6 +125,7 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
             };
             match until {
                 Some(at) => tokio::select! {
+                    biased;
                     _ = woken => {}
                     _ = tokio::time::sleep_until(at) => {}
                 },

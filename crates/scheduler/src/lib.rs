@@ -106,6 +106,7 @@ impl Scheduler {
             self.subscribe().await;
         };
         tokio::select! {
+            biased;
             _ = synced => {}
             _ = cancel.cancelled() => return,
         }
@@ -132,6 +133,7 @@ impl Scheduler {
                 }
             };
             tokio::select! {
+                biased;
                 _ = self.shared.wake.notified() => {}
                 _ = due => {}
                 _ = cancel.cancelled() => return,

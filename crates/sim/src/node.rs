@@ -3,7 +3,7 @@
 //! Invariant: it speaks to the API server exactly as a kubelet does, and to nothing else; what it does depends on
 //! the pod and the seed alone. Deliberately absent: containers, probes, volumes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,14 +15,10 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::script::{Step, decide};
+
 const LEASE_EVERY: Duration = Duration::from_secs(10);
 const WORKERS: usize = 8;
-/// On a pod: milliseconds from binding to Running, and from Running to Ready.
-pub const STARTS_AFTER: &str = "sim.coracle/starts-after-ms";
-pub const READY_AFTER: &str = "sim.coracle/ready-after-ms";
-/// On a pod: milliseconds after Running at which its containers end, and with which code.
-pub const ENDS_AFTER: &str = "sim.coracle/ends-after-ms";
-pub const EXIT_CODE: &str = "sim.coracle/exit-code";
 
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -31,6 +27,7 @@ pub struct NodeConfig {
     pub cpu: String,
     pub memory: String,
     pub pods: u32,
+    pub labels: BTreeMap<String, String>,
     /// Where a pod's annotations say nothing.
     pub starts_after: Duration,
     pub ready_after: Duration,
@@ -44,26 +41,67 @@ impl NodeConfig {
             cpu: "4".into(),
             memory: "16Gi".into(),
             pods: 110,
+            labels: BTreeMap::new(),
             starts_after: Duration::from_millis(300),
             ready_after: Duration::from_millis(200),
             stops_after: Duration::from_millis(500),
         }
     }
+
+    pub fn label(mut self, key: &str, value: &str) -> NodeConfig {
+        self.labels.insert(key.to_owned(), value.to_owned());
+        self
+    }
 }
 
-pub struct SimulatedNode {
+/// What really runs, on whichever side of a partition: by namespace and name, the pod's uid and its node.
+#[derive(Default)]
+pub(crate) struct Running {
+    pods: Mutex<BTreeMap<ObjectKey, (String, String)>>,
+    broken: Mutex<Vec<String>>,
+}
+
+impl Running {
+    fn start(&self, key: &ObjectKey, uid: &str, node: &str) {
+        let before = self.pods.lock().insert(key.clone(), (uid.to_owned(), node.to_owned()));
+        if let Some((other, there)) = before
+            && other != uid
+        {
+            self.broken.lock().push(format!("{key} runs twice: on {there} and on {node}"));
+        }
+    }
+
+    fn stop(&self, key: &ObjectKey, node: &str) {
+        let mut pods = self.pods.lock();
+        if pods.get(key).is_some_and(|(_, there)| there == node) {
+            pods.remove(key);
+        }
+    }
+
+    /// The machine is off.
+    pub fn stop_all(&self, node: &str) {
+        self.pods.lock().retain(|_, (_, there)| there != node);
+    }
+
+    pub fn take_broken(&self) -> Vec<String> {
+        std::mem::take(&mut *self.broken.lock())
+    }
+}
+
+pub(crate) struct SimulatedNode {
     config: NodeConfig,
     rest: Rest,
     clock: Clock,
     pods: Arc<Informer<Pod>>,
-    /// When each pod reached this node, by UID; what a kubelet holds in memory.
+    /// By UID: when each pod reached this node; what a kubelet holds in memory.
     since: Mutex<HashMap<String, Timestamp>>,
+    running: Arc<Running>,
     queue: WorkQueue<ObjectKey>,
 }
 
 impl SimulatedNode {
     /// Runs until cancelled; cancelling it is how a node dies.
-    pub async fn run(config: NodeConfig, client: kube::Client, clock: Clock, cancel: CancellationToken) {
+    pub async fn run(config: NodeConfig, client: kube::Client, clock: Clock, running: Arc<Running>, cancel: CancellationToken) {
         let scope = Scope { field_selector: Some(format!("spec.nodeName={}", config.name)), ..Scope::default() };
         let pods = Informer::<Pod>::start(&client, scope, cancel.clone());
         let node = Arc::new(SimulatedNode {
@@ -71,6 +109,7 @@ impl SimulatedNode {
             clock,
             pods: pods.clone(),
             since: Mutex::default(),
+            running,
             queue: WorkQueue::new(),
             config,
         });
@@ -86,6 +125,7 @@ impl SimulatedNode {
             async move { node.sync(&key).await }
         });
         tokio::select! {
+            biased;
             () = workers => {}
             () = node.keep_lease(&cancel) => {}
         }
@@ -93,9 +133,11 @@ impl SimulatedNode {
 
     async fn register(&self, cancel: &CancellationToken) {
         let name = &self.config.name;
-        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {
-            "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64",
-        }}});
+        let mut labels = json!({"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"});
+        for (key, value) in &self.config.labels {
+            labels[key] = json!(value);
+        }
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}});
         while !cancel.is_cancelled() {
             match self.rest.post_at::<Value>("/api/v1/nodes".into(), &node).await {
                 Err(cause) if error_kind(&cause) != ErrorKind::AlreadyExists => {
@@ -160,7 +202,10 @@ impl SimulatedNode {
     }
 
     async fn sync(&self, key: &ObjectKey) -> Result<(), kube::Error> {
-        let Some(pod) = self.pods.get(key) else { return Ok(()) };
+        let Some(pod) = self.pods.get(key) else {
+            self.running.stop(key, &self.config.name);
+            return Ok(());
+        };
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let now = self.clock.now();
         let since = *self.since.lock().entry(uid.clone()).or_insert(now);
@@ -168,9 +213,14 @@ impl SimulatedNode {
             Step::Wait(duration) => self.queue.add_after(key.clone(), duration),
             Step::Idle => {}
             Step::Report { status, again } => {
+                match status["phase"] == "Running" {
+                    true => self.running.start(key, &uid, &self.config.name),
+                    false => self.running.stop(key, &self.config.name),
+                }
                 let patch = Patch::Strategic(json!({"metadata": {"uid": uid}, "status": status}));
                 match self.rest.patch::<Pod>(key, &patch, "status").await {
-                    Err(cause) if error_kind(&cause) == ErrorKind::NotFound => {}
+                    // Gone, or the name is another pod's by now.
+                    Err(cause) if matches!(error_kind(&cause), ErrorKind::NotFound | ErrorKind::Conflict) => {}
                     Err(cause) => return Err(cause),
                     Ok(_) => {}
                 }
@@ -179,9 +229,12 @@ impl SimulatedNode {
                 }
             }
             Step::Delete => {
-                self.since.lock().remove(&uid);
-                let options = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::uid(uid) };
-                self.rest.delete::<Pod>(key, &options).await?;
+                self.running.stop(key, &self.config.name);
+                let options = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::uid(uid.clone()) };
+                match self.rest.delete::<Pod>(key, &options).await {
+                    Err(cause) if !matches!(error_kind(&cause), ErrorKind::NotFound | ErrorKind::Conflict) => return Err(cause),
+                    _ => drop(self.since.lock().remove(&uid)),
+                }
             }
         }
         Ok(())
@@ -192,151 +245,6 @@ impl SimulatedNode {
     }
 }
 
-/// What the node does next about one pod.
-#[derive(Debug, PartialEq)]
-enum Step {
-    Idle,
-    Wait(Duration),
-    Report { status: Value, again: Option<Duration> },
-    Delete,
-}
-
-/// Pure: follows from the pod, when it came, and the time.
-fn decide(config: &NodeConfig, pod: &Pod, since: Timestamp, now: Timestamp) -> Step {
-    let present = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
-    if let Some(deletion) = &pod.metadata.deletion_timestamp {
-        // The deletion timestamp already includes the grace period; the containers end sooner if they may.
-        let grace = Duration::from_secs(pod.metadata.deletion_grace_period_seconds.unwrap_or(0).unsigned_abs());
-        let asked = deletion.0.saturating_sub(jiff::SignedDuration::try_from(grace).unwrap_or_default()).unwrap_or(now);
-        return match left(asked, config.stops_after.min(grace), now) {
-            Some(rest) => Step::Wait(rest),
-            None => Step::Delete,
-        };
-    }
-    if present == "Succeeded" || present == "Failed" {
-        return Step::Idle;
-    }
-    let starts = annotated(pod, STARTS_AFTER).unwrap_or(config.starts_after);
-    if let Some(rest) = left(since, starts, now) {
-        return Step::Wait(rest);
-    }
-    let ends = annotated(pod, ENDS_AFTER).map(|it| starts + it);
-    if let Some(ends) = ends
-        && left(since, ends, now).is_none()
-    {
-        let code = pod.metadata.annotations.as_ref().and_then(|it| it.get(EXIT_CODE)?.parse().ok()).unwrap_or(0);
-        return Step::Report { status: ended(pod, code, now), again: None };
-    }
-    let ready_at = starts + annotated(pod, READY_AFTER).unwrap_or(config.ready_after);
-    let until_ready = left(since, ready_at, now);
-    let next = [until_ready, ends.and_then(|ends| left(since, ends, now))].into_iter().flatten().min();
-    let is_ready = until_ready.is_none();
-    if present == "Running" && reported_ready(pod) == is_ready {
-        return next.map_or(Step::Idle, Step::Wait);
-    }
-    Step::Report { status: running(pod, is_ready, now), again: next }
-}
-
-fn annotated(pod: &Pod, name: &str) -> Option<Duration> {
-    let text = pod.metadata.annotations.as_ref()?.get(name)?;
-    text.parse().ok().map(Duration::from_millis)
-}
-
-/// What remains of `duration` since `start`; None when it is over.
-fn left(start: Timestamp, duration: Duration, now: Timestamp) -> Option<Duration> {
-    let passed = Duration::try_from(now.duration_since(start)).unwrap_or_default();
-    duration.checked_sub(passed).filter(|rest| !rest.is_zero())
-}
-
-fn reported_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|it| it.type_ == "Ready" && it.status == "True")
-}
-
-fn running(pod: &Pod, ready: bool, now: Timestamp) -> Value {
-    let state = json!({"running": {"startedAt": stamp(now)}});
-    status(pod, "Running", ready, &state, now)
-}
-
-fn ended(pod: &Pod, code: i32, now: Timestamp) -> Value {
-    let reason = if code == 0 { "Completed" } else { "Error" };
-    let state = json!({"terminated": {"exitCode": code, "reason": reason, "startedAt": stamp(now), "finishedAt": stamp(now)}});
-    status(pod, if code == 0 { "Succeeded" } else { "Failed" }, false, &state, now)
-}
-
-fn status(pod: &Pod, phase: &str, ready: bool, state: &Value, now: Timestamp) -> Value {
-    let flag = if ready { "True" } else { "False" };
-    let uid = pod.metadata.uid.clone().unwrap_or_default();
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-    let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "lastTransitionTime": stamp(now)});
-    json!({
-        "phase": phase,
-        "startTime": stamp(now),
-        "hostIP": "10.0.0.1",
-        "podIP": pod_ip(&uid),
-        "podIPs": [{"ip": pod_ip(&uid)}],
-        "conditions": [
-            condition("Initialized", "True"), condition("Ready", flag), condition("ContainersReady", flag),
-            condition("PodScheduled", "True"),
-        ],
-        "containerStatuses": containers.map(|container| json!({
-            "name": container.name, "image": container.image, "imageID": "", "ready": ready, "restartCount": 0,
-            "started": ready, "state": state,
-        })).collect::<Vec<_>>(),
-    })
-}
-
-/// Distinct enough, and the same for the same pod.
-fn pod_ip(uid: &str) -> String {
-    let hash = api::hash::fnv32a(uid.as_bytes()).to_be_bytes();
-    format!("10.{}.{}.{}", hash[0], hash[1], hash[2].max(2))
-}
-
-fn stamp(time: Timestamp) -> String {
+pub(crate) fn stamp(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(pod: Value, after_ms: i64, expected: &str) {
-        let pod: Pod = serde_json::from_value(pod).expect("a pod");
-        let start: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
-        let now = start + jiff::SignedDuration::from_millis(after_ms);
-        let found = match decide(&NodeConfig::named("n"), &pod, start, now) {
-            Step::Idle => "idle".to_string(),
-            Step::Wait(duration) => format!("wait {}", duration.as_millis()),
-            Step::Delete => "delete".to_string(),
-            Step::Report { status, again } => format!(
-                "{} ready={} again={}",
-                status["phase"].as_str().unwrap_or_default(),
-                status["conditions"][1]["status"].as_str().unwrap_or_default(),
-                again.map_or(0, |it| it.as_millis()),
-            ),
-        };
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn a_pod_runs_by_its_script() {
-        let pod = || json!({"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "c"}]}});
-        let with = |annotations: Value| {
-            let mut pod = pod();
-            pod["metadata"]["annotations"] = annotations;
-            pod
-        };
-        check(pod(), 0, "wait 300");
-        check(pod(), 300, "Running ready=False again=200");
-        check(pod(), 500, "Running ready=True again=0");
-        check(with(json!({STARTS_AFTER: "0", READY_AFTER: "0"})), 0, "Running ready=True again=0");
-        check(with(json!({ENDS_AFTER: "100"})), 400, "Succeeded ready=False again=0");
-        check(with(json!({ENDS_AFTER: "100", EXIT_CODE: "3"})), 400, "Failed ready=False again=0");
-        let mut deleted = pod();
-        deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:30Z");
-        deleted["metadata"]["deletionGracePeriodSeconds"] = json!(30);
-        check(deleted.clone(), 100, "wait 400");
-        check(deleted, 500, "delete");
-    }
 }

@@ -87,6 +87,7 @@ impl Cache {
     async fn follow(self: Arc<Self>, mut events: mpsc::Receiver<WatchMessage>, cancel: CancellationToken) {
         loop {
             let message = tokio::select! {
+                biased;
                 () = cancel.cancelled() => return,
                 message = events.recv() => message,
             };

@@ -137,6 +137,7 @@ impl Watch {
                 return None;
             }
             tokio::select! {
+                biased;
                 changed = self.changed.changed() => {
                     if changed.is_err() {
                         return None;

@@ -1,6 +1,7 @@
 //! The control plane in virtual time. `CORACLE_SEED` repeats one run, `CORACLE_SEEDS` asks for more of them.
 
 mod deployment;
+mod mixed;
 mod nodes;
 
 use std::time::Duration;
@@ -12,19 +13,30 @@ use sim::SimulatedCluster;
 
 const SEEDS: u64 = 5;
 
+/// The seeds to run: the one that is asked for, or as many as are asked for.
+fn seeds(default: u64) -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("CORACLE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("CORACLE_SEEDS").unwrap_or(default),
+    }
+}
+
+fn service_account_key() -> String {
+    rcgen::KeyPair::generate().expect("a key").serialize_pem()
+}
+
+fn with_virtual_time<T>(scenario: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+    runtime.block_on(scenario)
+}
+
 /// Runs a scenario for each seed on a paused clock of its own; a failure names its seed.
 fn for_each_seed(scenario: impl AsyncFn(SimulatedCluster)) {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seeds = match number("CORACLE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("CORACLE_SEEDS").unwrap_or(SEEDS),
-    };
-    let key = rcgen::KeyPair::generate().expect("a key").serialize_pem();
-    for seed in seeds {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+    let key = service_account_key();
+    for seed in seeds(SEEDS).take(SEEDS as usize) {
         let told = Told(seed);
-        runtime.block_on(async {
+        with_virtual_time(async {
             let cluster = SimulatedCluster::start(seed, key.clone()).await.expect("starts");
             scenario(cluster).await;
         });

@@ -30,7 +30,7 @@ fn pods_of_a_dead_node_run_elsewhere_after_their_toleration() {
         };
         assert!(cluster.eventually(MINUTE, all_ready).await.is_some(), "three pods run on the only node");
         cluster.add_node(NodeConfig::named("spare"));
-        doomed.cancel();
+        doomed.crash();
 
         let unknown = cluster.eventually(2 * MINUTE, async || {
             let node = nodes.get("doomed").await.ok()?;
