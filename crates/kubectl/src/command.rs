@@ -24,6 +24,19 @@ pub struct Command {
     pub run: Option<Run>,
     /// Flags end at the first argument: what follows belongs to the command to be run.
     pub interspersed: bool,
+    /// What a command without `run` does when none of its subcommands is named.
+    pub alone: Alone,
+}
+
+/// The original's groups of commands are of three minds about being called alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alone {
+    /// Help on standard output, success.
+    Helps,
+    /// Help on standard output, failure.
+    HelpsAndFails,
+    /// Help on standard error, failure.
+    Complains,
 }
 
 /// What a command is unless it says otherwise.
@@ -37,6 +50,7 @@ pub const COMMAND: Command = Command {
     subcommands: &[],
     run: None,
     interspersed: true,
+    alone: Alone::Helps,
 };
 
 /// A command found, with its words read.
@@ -58,6 +72,9 @@ pub fn find(root: &'static Command, globals: &'static [Flag], words: &[String]) 
         let Some(next) = command.subcommands.iter().find(|sub| sub.name == name || sub.aliases.contains(&name.as_str())) else {
             if command.run.is_some() {
                 break;
+            }
+            if command.alone != Alone::Helps {
+                return Err(Error::Message(format!("unknown command {name:?}\nSee '{path} -h' for help and examples")));
             }
             return Err(unknown(command, &path, &name));
         };

@@ -23,7 +23,7 @@ pub enum Error {
     Remote(u8),
 }
 
-pub type Result<T = ()> = std::result::Result<T, Error>;
+pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 
 /// `Err(Error::Message(format!(...)))`
 #[macro_export]

@@ -190,6 +190,13 @@ impl Parsed {
         self.flags.iter().find(|flag| flag.long == name).map_or("", |flag| flag.default)
     }
 
+    /// As if those flags had not been given.
+    pub fn without(&self, names: &[&str]) -> Self {
+        let mut rest = self.clone();
+        rest.values.retain(|name, _| !names.contains(name));
+        rest
+    }
+
     /// Whether the command has such a flag at all.
     pub fn knows(&self, name: &str) -> bool {
         self.flags.iter().any(|flag| flag.long == name)

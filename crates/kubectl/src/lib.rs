@@ -7,6 +7,7 @@
 
 mod command;
 mod commands;
+mod connection;
 mod discovery;
 mod error;
 mod files;
@@ -57,6 +58,11 @@ pub fn main(args: Vec<String>) -> ExitCode {
 
 /// Runs one command line on the given streams; the answer is the exit code.
 async fn run(args: Vec<String>, mut streams: Streams, environment: Environment, client: Option<kube::Client>) -> u8 {
+    if let Some((first, words)) = args.split_first()
+        && (first == "__complete" || first == "__completeNoDesc")
+    {
+        return commands::completion::complete(words, first == "__complete", streams, environment, client).await;
+    }
     let found = match find(&commands::ROOT, GLOBALS, &args) {
         Ok(found) => found,
         Err(error) => {
@@ -68,7 +74,11 @@ async fn run(args: Vec<String>, mut streams: Streams, environment: Environment, 
         }
     };
     let Found { command, path, parsed } = found;
-    let mut session = Session::new(streams, environment, parsed.clone(), path);
+    // A command's own flag hides a global one of the same name.
+    let own = |name: &str| command.flags.iter().flat_map(|group| group.iter()).any(|flag| flag.long == name);
+    let globals: Vec<&str> = GLOBALS.iter().map(|flag| flag.long).filter(|name| own(name)).collect();
+    let explained = help(command, &path);
+    let mut session = Session::new(streams, environment, parsed.without(&globals), path).with_help(explained);
     if let Some(client) = client {
         session = session.with_client(client);
     }
@@ -76,13 +86,27 @@ async fn run(args: Vec<String>, mut streams: Streams, environment: Environment, 
         if let (Some(word), false) = (parsed.args.first(), parsed.is_set("help")) {
             Err(Error::Message(format!("unknown command {word:?} for {:?}", session.path)))
         } else {
-            session.print(help(command, &session.path))
+            alone(&session, command, parsed.is_set("help"))
         }
     } else {
         let work = command.run.expect("looked at just above");
         work(&session, &parsed).await
     };
     finish(&session, outcome)
+}
+
+/// A command that is to explain itself.
+fn alone(session: &Session, command: &command::Command, asked: bool) -> Result {
+    let text = session.help();
+    match command.alone {
+        _ if asked => session.print(text),
+        command::Alone::Helps => session.print(text),
+        command::Alone::HelpsAndFails => session.print(text).and(Err(Error::Exit(1))),
+        command::Alone::Complains => {
+            session.print_err(text.as_bytes());
+            Err(Error::Exit(1))
+        }
+    }
 }
 
 fn finish(session: &Session, outcome: Result) -> u8 {

@@ -53,6 +53,13 @@ impl Url {
         if value.is_empty() { self } else { self.with(name, value) }
     }
 
+    /// What the query says of `name`; empty when nothing.
+    pub fn value(&self, name: &str) -> String {
+        let query = self.text.split_once('?').map_or("", |(_, query)| query);
+        let found = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        found.map(unescape).unwrap_or_default()
+    }
+
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -68,6 +75,26 @@ pub fn escape(value: &str) -> String {
         }
     }
     out
+}
+
+/// The reverse of [`escape`].
+fn unescape(value: &str) -> String {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let code = tail.get(..2).and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        match (first, code) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 impl Session {
@@ -131,6 +158,22 @@ impl Session {
         Ok(Lines::new(response.into_body()))
     }
 
+    /// A request for another protocol; the answer is the connection, or what the server said instead.
+    pub async fn upgrade(&self, method: Method, url: &Url, headers: &[(&'static str, &str)]) -> Result<hyper::upgrade::Upgraded> {
+        let mut request = Request::builder().method(method.clone()).uri(url.as_str()).header(http::header::CONNECTION, "Upgrade");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(kube::client::Body::empty()).map_err(|error| Error::Message(error.to_string()))?;
+        let response = self.client().await?.send(request).await.map_err(|error| unreachable(&chain(&error), &self.selected().map(|selected| selected.server.clone()).unwrap_or_default()))?;
+        let status = response.status();
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            let body = response.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+            return Err(refusal(status, &body, &method));
+        }
+        hyper::upgrade::on(response).await.map_err(|error| Error::Message(format!("unable to upgrade connection: {error}")))
+    }
+
     async fn send(&self, method: Method, url: Url, accept: &str, content_type: &str, body: Vec<u8>) -> Result<http::Response<kube::client::Body>> {
         let client = self.client().await?;
         let shown = format!("{}{}", self.selected()?.server, url.as_str());
@@ -188,9 +231,14 @@ pub fn refusal(code: StatusCode, body: &[u8], method: &Method) -> Error {
     Error::Status(json!({"kind": "Status", "code": code.as_u16(), "reason": reason, "message": message}))
 }
 
+/// A duration, or a number of seconds.
+pub fn timeout(text: &str) -> Option<std::time::Duration> {
+    parse_duration(text).or_else(|| text.parse::<u64>().ok().map(std::time::Duration::from_secs))
+}
+
+/// Zero is no limit.
 fn parse_timeout(text: &str) -> Option<std::time::Duration> {
-    let limit = parse_duration(text).or_else(|| text.parse::<u64>().ok().map(std::time::Duration::from_secs))?;
-    (!limit.is_zero()).then_some(limit)
+    timeout(text).filter(|limit| !limit.is_zero())
 }
 
 /// An error and what lies beneath it, in one line.
@@ -208,11 +256,23 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn unreachable(cause: &str, server: &str) -> Error {
+    if cause.to_lowercase().contains("connection refused") {
+        return Error::Unreachable(format!("The connection to the server {} was refused - did you specify the right host or port?", host_of(server)));
+    }
+    Error::Unreachable(format!("Unable to connect to the server: {}", reason(cause, server)))
+}
+
+fn host_of(server: &str) -> &str {
     let host = server.split_once("://").map_or(server, |(_, host)| host);
-    let host = host.split('/').next().unwrap_or_default();
+    host.split('/').next().unwrap_or_default()
+}
+
+/// Why no connection came about, in Go's words.
+pub fn reason(cause: &str, server: &str) -> String {
+    let host = host_of(server);
     let lower = cause.to_lowercase();
-    let why = if lower.contains("connection refused") {
-        return Error::Unreachable(format!("The connection to the server {host} was refused - did you specify the right host or port?"));
+    if lower.contains("connection refused") {
+        format!("dial tcp {host}: connect: connection refused")
     } else if lower.contains("unknownissuer") || lower.contains("unknown issuer") {
         "tls: failed to verify certificate: x509: certificate signed by unknown authority".to_owned()
     } else if lower.contains("notvalidforname") || lower.contains("not valid for") {
@@ -225,8 +285,7 @@ fn unreachable(cause: &str, server: &str) -> Error {
         format!("dial tcp {host}: i/o timeout")
     } else {
         cause.to_owned()
-    };
-    Error::Unreachable(format!("Unable to connect to the server: {why}"))
+    }
 }
 
 /// An answer, line by line.

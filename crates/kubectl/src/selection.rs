@@ -190,6 +190,26 @@ pub async fn list_all(session: &Session, url: Url, page: i64) -> Result<Value> {
     }
 }
 
+/// A list that the server refuses is named with its selectors.
+pub fn unlisted(error: Error, resource: &Resource, url: &Url) -> Error {
+    match error {
+        Error::Status(mut status) if matches!(text(&status, "/reason"), "BadRequest" | "NotFound") => {
+            let shown = match resource.group.as_str() {
+                "" => format!("/{}, Resource={}", resource.version, resource.name),
+                group => format!("{group}/{}, Resource={}", resource.version, resource.name),
+            };
+            let (labels, fields) = (url.value("labelSelector"), url.value("fieldSelector"));
+            status["message"] = match (labels.as_str(), fields.as_str()) {
+                ("", "") => format!("Unable to list {shown:?}: {}", text(&status, "/message")),
+                _ => format!("Unable to find {shown:?} that match label selector {labels:?}, field selector {fields:?}: {}", text(&status, "/message")),
+            }
+            .into();
+            Error::Status(status)
+        }
+        other => other,
+    }
+}
+
 /// The objects of a list, with the kind that the list leaves out.
 pub fn items(resource: &Rc<Resource>, list_object: &mut Value) -> Vec<Info> {
     let Some(Value::Array(found)) = list_object.get_mut("items").map(Value::take) else { return Vec::new() };
@@ -239,10 +259,13 @@ pub async fn select(session: &Session, args: &Parsed, words: &[String]) -> Resul
             None if !selective && args.knows("selector") => {
                 fail!("resource(s) were provided, but no name was specified");
             }
-            None => match list_all(session, list_url(session, &resource, args)?, 500).await {
-                Ok(mut found) => infos.extend(items(&resource, &mut found)),
-                Err(error) => problems.push(error),
-            },
+            None => {
+                let url = list_url(session, &resource, args)?;
+                match list_all(session, url.clone(), 500).await {
+                    Ok(mut found) => infos.extend(items(&resource, &mut found)),
+                    Err(error) => problems.push(unlisted(error, &resource, &url)),
+                }
+            }
         }
     }
     Ok((infos, problems))
@@ -285,4 +308,26 @@ pub async fn pods_of(session: &Session, info: &Info) -> Result<Vec<Value>> {
         (text(pod, "/spec/nodeName").is_empty(), text(pod, "/status/phase") != "Running", !ready, text(pod, "/metadata/creationTimestamp").to_owned())
     });
     Ok(pods)
+}
+
+/// The pod that stands for a workload, awaited for as long as `within`.
+pub async fn pod_of(session: &Session, info: &Info, within: std::time::Duration) -> Result<Value> {
+    let waiting = async {
+        loop {
+            if let Some(pod) = pods_of(session, info).await?.into_iter().next() {
+                return Ok(pod);
+            }
+            let url = Url::new(format!("/api/v1/namespaces/{}/pods", info.namespace)).with("watch", "true").with("timeoutSeconds", "60");
+            let mut events = session.watch(url, crate::rest::JSON).await?;
+            while let Some((kind, _)) = events.event().await? {
+                if kind == "ADDED" || kind == "MODIFIED" {
+                    break;
+                }
+            }
+        }
+    };
+    match tokio::time::timeout(within, waiting).await {
+        Ok(found) => found,
+        Err(_) => fail!("timed out waiting for the condition"),
+    }
 }

@@ -78,6 +78,7 @@ pub struct Streams {
 pub struct Session {
     /// `kubectl get`, as help and errors name it.
     pub path: String,
+    help: String,
     pub environment: Environment,
     pub terminal: Option<Box<dyn Terminal>>,
     pub globals: Parsed,
@@ -100,13 +101,40 @@ pub struct Selected {
     pub namespace_given: bool,
     /// `https://127.0.0.1:6443`
     pub server: String,
+    /// Names of the kubeconfig's entries.
+    cluster: String,
+    user: String,
     config: Value,
+}
+
+impl Selected {
+    /// Files that cannot be read are told of as the original tells.
+    fn check_files(&self) -> Result {
+        for (pointer, field, whose) in [
+            ("/clusters/0/cluster", "certificate-authority", &self.cluster),
+            ("/users/0/user", "client-certificate", &self.user),
+            ("/users/0/user", "client-key", &self.user),
+        ] {
+            let path = text(&self.config, &format!("{pointer}/{field}"));
+            if !path.is_empty()
+                && let Err(error) = std::fs::File::open(path)
+            {
+                fail!("unable to read {field} {path} for {whose} due to open {path}: {}", kubeconfig::go_io(&error));
+            }
+        }
+        Ok(())
+    }
+
+    fn proxy_url(&self) -> String {
+        text(&self.config, "/clusters/0/cluster/proxy-url").to_owned()
+    }
 }
 
 impl Session {
     pub fn new(streams: Streams, environment: Environment, globals: Parsed, path: String) -> Self {
         Session {
             path,
+            help: String::new(),
             environment,
             terminal: streams.terminal,
             globals,
@@ -126,6 +154,16 @@ impl Session {
     pub fn with_client(self, client: kube::Client) -> Self {
         let _ = self.client.set(client);
         self
+    }
+
+    /// With what `--help` says of the command.
+    pub fn with_help(self, help: String) -> Self {
+        Session { help, ..self }
+    }
+
+    /// What `--help` says of the command.
+    pub fn help(&self) -> &str {
+        &self.help
     }
 
     pub fn print(&self, text: impl AsRef<[u8]>) -> Result {
@@ -217,14 +255,15 @@ impl Session {
         if context.is_none() && !context_name.is_empty() {
             match globals.text("context") {
                 "" if globals.changed("server") => {}
-                _ => fail!("context {context_name:?} does not exist"),
+                // Said without the usual `error: ` in front.
+                _ => return Err(Error::Unreachable(format!("Error in configuration: context was not found for specified context: {context_name}"))),
             }
         }
         let context = context.unwrap_or(Value::Null);
         let cluster_name = pick("cluster", text(&context, "/cluster"));
         let cluster = kubeconfig::entry(&merged, "clusters", "cluster", &cluster_name).cloned();
         if cluster.is_none() && !cluster_name.is_empty() {
-            fail!("cluster {cluster_name:?} does not exist");
+            fail!("no server found for cluster {cluster_name:?}");
         }
         let user_name = pick("user", text(&context, "/user"));
         let user = kubeconfig::entry(&merged, "users", "user", &user_name).cloned();
@@ -256,7 +295,7 @@ impl Session {
             "clusters": [{"name": "x", "cluster": cluster}],
             "users": [{"name": "x", "user": user}],
         });
-        Ok(Selected { namespace, namespace_given: !given.is_empty(), server, config })
+        Ok(Selected { namespace, namespace_given: !given.is_empty(), server, cluster: cluster_name, user: user_name, config })
     }
 
     fn override_cluster(&self, cluster: &mut Value) {
@@ -280,7 +319,7 @@ impl Session {
     fn override_user(&self, user: &mut Value) {
         let globals = &self.globals;
         for (flag, field, clears) in [
-            ("token", "token", &["tokenFile", "exec", "client-certificate", "client-certificate-data", "client-key", "client-key-data"][..]),
+            ("token", "token", &["tokenFile", "exec"][..]),
             ("client-certificate", "client-certificate", &["client-certificate-data"]),
             ("client-key", "client-key", &["client-key-data"]),
             ("username", "username", &[]),
@@ -304,6 +343,10 @@ impl Session {
     pub async fn client(&self) -> Result<&kube::Client> {
         if self.client.get().is_none() {
             let selected = self.selected()?;
+            selected.check_files()?;
+            if !self.globals.text("request-timeout").is_empty() && crate::rest::timeout(self.globals.text("request-timeout")).is_none() {
+                fail!("Invalid timeout value. Timeout must be a single integer in seconds, or an integer followed by a corresponding time unit (e.g. 1s | 2m | 3h)");
+            }
             let config: kube::config::Kubeconfig = serde_json::from_value(selected.config.clone())
                 .map_err(|error| Error::Message(format!("invalid configuration: {error}")))?;
             let mut config = kube::Config::from_custom_kubeconfig(config, &Default::default())
@@ -317,7 +360,7 @@ impl Session {
             }
             config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static("kubectl/v1.35.0 (linux/amd64) coracle")));
             config.default_retry = false;
-            let client = kube::Client::try_from(config).map_err(|error| Error::Message(crate::rest::chain(&error)))?;
+            let client = crate::connection::client(config, &selected.proxy_url(), &self.environment)?;
             let _ = self.client.set(client);
         }
         Ok(self.client.get().expect("set just above"))

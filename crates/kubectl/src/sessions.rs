@@ -55,7 +55,6 @@ fn what_is_wrong_is_said_as_the_original_says_it() {
     play.check("get pods --nope", "error: unknown flag: --nope\nSee 'kubectl get --help' for usage.\n[exit code 1]\n");
     play.check("gett pods", "error: unknown command \"gett\" for \"kubectl\"\n\nDid you mean this?\n\tset\n\tget\n[exit code 1]\n");
     play.check("delete pods", "error: resource(s) were provided, but no name was specified\n[exit code 1]\n");
-    play.check("proxy", "error: proxy is not supported yet\n[exit code 1]\n");
 }
 
 #[test]

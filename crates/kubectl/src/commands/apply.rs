@@ -70,13 +70,14 @@ async fn run(session: &Session, args: &Parsed) -> Result {
         fail!("must specify one of -f and -k");
     }
     if !args.args.is_empty() {
-        return Err(session.usage_error(format!("Unexpected args: {:?}", args.args)));
+        return Err(session.usage_error(format!("Unexpected args: [{}]", args.args.join(" "))));
     }
     for unsupported in ["prune", "applyset"] {
         if args.is_set(unsupported) || unsupported == "applyset" && args.changed(unsupported) {
             return Err(Error::not_supported(&format!("apply --{unsupported}")));
         }
     }
+    validation(args)?;
     let dry_run = DryRun::of(session, args)?;
     let server_side = args.is_set("server-side");
     if args.is_set("force-conflicts") && !server_side {

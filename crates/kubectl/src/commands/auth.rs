@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::command::{COMMAND, Command};
+use crate::command::{Alone, COMMAND, Command};
 use crate::error::{Error, Result};
 use crate::fail;
 use crate::flags::{Flag, Parsed};
@@ -15,6 +15,7 @@ use crate::value::{flag, list, map, text};
 pub static AUTH: Command = Command {
     name: "auth",
     about: "Look at what one may do.",
+    alone: Alone::Complains,
     subcommands: &[&CAN_I, &RECONCILE, &WHOAMI],
     ..COMMAND
 };
@@ -62,7 +63,7 @@ async fn can_i(session: &Session, args: &Parsed) -> Result {
             let joined = format!("{what}/{name}");
             return decide(session, args, verb, &joined, &namespace).await;
         }
-        _ => fail!("you must specify two or three arguments: verb, resource, and optional resourceName. See 'kubectl auth can-i -h' for help and examples"),
+        _ => fail!("you must specify two arguments: verb resource or verb resource/resourceName.\nSee 'kubectl auth can-i -h' for help and examples."),
     };
     decide(session, args, verb, what, &namespace).await
 }

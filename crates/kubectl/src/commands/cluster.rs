@@ -74,6 +74,9 @@ const CLIENT: &str = "v1.35.0";
 const KUSTOMIZE: &str = "v5.7.1";
 
 async fn version(session: &Session, args: &Parsed) -> Result {
+    if !args.args.is_empty() {
+        fail!("extra arguments: [{}]", args.args.join(" "));
+    }
     let mut answer = json!({
         "clientVersion": {"major": "1", "minor": "35", "gitVersion": CLIENT, "gitTreeState": "clean", "compiler": "rustc", "platform": format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" })},
         "kustomizeVersion": KUSTOMIZE,
@@ -113,6 +116,9 @@ async fn api_versions(session: &Session, _args: &Parsed) -> Result {
 }
 
 async fn api_resources(session: &Session, args: &Parsed) -> Result {
+    if !args.args.is_empty() {
+        return Err(session.usage_error(format!("unexpected arguments: [{}]", args.args.join(" "))));
+    }
     let fresh;
     let found = if args.is_set("cached") {
         session.discovery().await?.as_ref()

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::command::{COMMAND, Command};
+use crate::command::{Alone, COMMAND, Command};
 use crate::error::{Error, Result};
 use crate::fail;
 use crate::flags::{Flag, Parsed};
@@ -15,6 +15,7 @@ pub static CONFIG: Command = Command {
     name: "config",
     about: "Look at and change kubeconfig files.",
     usage: "SUBCOMMAND [options]",
+    alone: Alone::Complains,
     subcommands: &[
         &CURRENT_CONTEXT, &DELETE_CLUSTER, &DELETE_CONTEXT, &DELETE_USER, &GET_CLUSTERS, &GET_CONTEXTS, &GET_USERS,
         &RENAME_CONTEXT, &SET, &SET_CLUSTER, &SET_CONTEXT, &SET_CREDENTIALS, &UNSET, &USE_CONTEXT, &VIEW,
@@ -187,7 +188,10 @@ fn change(path: &std::path::Path, change: impl FnOnce(&mut Value) -> Result) -> 
 fn one_name<'a>(session: &Session, args: &'a Parsed) -> Result<&'a str> {
     match args.args.as_slice() {
         [name] => Ok(name),
-        other => Err(session.usage_error(format!("Unexpected args: {other:?}"))),
+        other => {
+            session.print(session.help())?;
+            fail!("Unexpected args: [{}]", other.join(" "))
+        }
     }
 }
 

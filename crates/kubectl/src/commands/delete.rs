@@ -11,7 +11,7 @@ use crate::files::{self, FILENAMES};
 use crate::flags::{Flag, Parsed};
 use crate::output::{DRY_RUN, DryRun};
 use crate::rest::{JSON, Url};
-use crate::selection::{ALL, ALL_NAMESPACES, FIELD_SELECTOR, Info, SELECTOR, from_files, items, list_all, list_url, targets};
+use crate::selection::{ALL, ALL_NAMESPACES, FIELD_SELECTOR, Info, SELECTOR, from_files, items, list_all, list_url, targets, unlisted};
 use crate::session::Session;
 use crate::value::text;
 
@@ -151,7 +151,7 @@ async fn gather(session: &Session, args: &Parsed, infos: &mut Vec<Info>, problem
         fail!("name cannot be provided when a selector is specified");
     }
     if named && args.is_set("all") {
-        fail!("setting 'all' parameter but found a non empty selector. ");
+        fail!("name cannot be provided when a selector is specified");
     }
     for target in targets(session, words).await? {
         match target.name {
@@ -159,12 +159,15 @@ async fn gather(session: &Session, args: &Parsed, infos: &mut Vec<Info>, problem
                 let namespace = if target.resource.namespaced { session.namespace()?.to_owned() } else { String::new() };
                 infos.push(Info { resource: target.resource, namespace, name, object: json!({}), source: String::new() });
             }
-            None => match list_all(session, list_url(session, &target.resource, args)?, 500).await {
-                Ok(mut found) => infos.extend(items(&target.resource, &mut found)),
-                // `all` names kinds that cannot be listed or deleted.
-                Err(error) if error.is_reason("MethodNotAllowed") => {}
-                Err(error) => problems.push(error),
-            },
+            None => {
+                let url = list_url(session, &target.resource, args)?;
+                match list_all(session, url.clone(), 500).await {
+                    Ok(mut found) => infos.extend(items(&target.resource, &mut found)),
+                    // `all` names kinds that cannot be listed or deleted.
+                    Err(error) if error.is_reason("MethodNotAllowed") => {}
+                    Err(error) => problems.push(unlisted(error, &target.resource, &url)),
+                }
+            }
         }
     }
     Ok(())

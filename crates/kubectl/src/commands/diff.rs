@@ -34,17 +34,24 @@ const FLAGS: &[Flag] = &[
 ];
 
 async fn run(session: &Session, args: &Parsed) -> Result {
-    if !files::given(args) {
-        fail!("must specify one of -f and -k");
-    }
     let directory = std::env::temp_dir().join(format!("kubectl-diff-{}-{}", std::process::id(), rand::random::<u32>()));
     let outcome = compare(session, args, &directory).await;
     // What was compared is of no further use.
     let _ = std::fs::remove_dir_all(&directory);
-    outcome
+    // One means that there are differences.
+    outcome.map_err(|error| match error {
+        Error::Exit(code) => Error::Exit(code),
+        other => {
+            session.complain(other.message());
+            Error::Exit(2)
+        }
+    })
 }
 
 async fn compare(session: &Session, args: &Parsed, directory: &std::path::Path) -> Result {
+    if !files::given(args) {
+        fail!("must specify one of -f and -k");
+    }
     let (live, merged) = (directory.join("LIVE"), directory.join("MERGED"));
     std::fs::create_dir_all(&live)?;
     std::fs::create_dir_all(&merged)?;

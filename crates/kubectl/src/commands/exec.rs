@@ -10,7 +10,7 @@ use crate::files::{self, FILENAMES};
 use crate::flags::{Flag, Parsed};
 use crate::remote::{Remote, run_remote};
 use crate::rest::Url;
-use crate::selection::{from_files, one, pods_of};
+use crate::selection::{from_files, one, pod_of};
 use crate::session::Session;
 use crate::value::{list, name, name_of, namespace, text};
 
@@ -74,7 +74,7 @@ async fn exec(session: &Session, args: &Parsed) -> Result {
 
 async fn attach(session: &Session, args: &Parsed) -> Result {
     if args.args.is_empty() {
-        return Err(session.usage_error("at least 1 argument is required for attach"));
+        fail!("at least 1 argument is required for attach");
     }
     let pod = pod(session, args, &args.args).await?;
     attach_to(session, args, &pod).await
@@ -129,14 +129,10 @@ async fn pod(session: &Session, args: &Parsed, words: &[String]) -> Result<Value
     } else {
         one(session, words, "pods").await?
     };
-    let pods = pods_of(session, &info).await?;
-    match pods.into_iter().next() {
-        Some(pod) => Ok(pod),
-        None => fail!("timed out waiting for the condition"),
-    }
+    pod_of(session, &info, args.duration("pod-running-timeout")).await
 }
 
-fn container(session: &Session, args: &Parsed, pod: &Value) -> Result<String> {
+pub fn container(session: &Session, args: &Parsed, pod: &Value) -> Result<String> {
     let containers = containers(pod);
     let wanted = args.text("container");
     if wanted.is_empty() {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::command::{COMMAND, Command};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fail;
 use crate::flags::{Flag, Parsed};
 use crate::rest::Url;
@@ -28,7 +28,7 @@ kubectl explain deployment.spec.strategy",
 
 async fn run(session: &Session, args: &Parsed) -> Result {
     let [wanted] = args.args.as_slice() else {
-        return Err(session.usage_error(if args.args.is_empty() {
+        return Err(Error::from(if args.args.is_empty() {
             "You must specify the type of resource to explain. Use \"kubectl api-resources\" for a complete list of supported resources.\n"
         } else {
             "We accept only this format: explain RESOURCE\n"
@@ -44,7 +44,10 @@ async fn run(session: &Session, args: &Parsed) -> Result {
             break;
         }
     }
-    let Some((mut resource, path)) = found else { fail!("the server doesn't have a resource type {:?}", parts[0]) };
+    let Some((mut resource, path)) = found else {
+        // Said without the usual `error: ` in front.
+        return Err(Error::Unreachable(format!("the server doesn't have a resource type {:?}", parts[0])));
+    };
     if args.changed("api-version") {
         resource = session.resource_of_kind(args.text("api-version"), &resource.kind).await?;
     }
@@ -56,21 +59,22 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     let Some(schema) = map(&document, "/components/schemas").map(|(_, schema)| schema).find(is_kind) else {
         fail!("GVR ({}) not found in OpenAPI schema", resource.qualified());
     };
-    let mut at = schema;
-    let mut field = None;
-    for part in &path {
-        let resolved = resolve(&document, inner(&document, at));
-        let Some(next) = resolved.pointer("/properties").and_then(|fields| fields.get(*part)) else {
-            fail!("field {:?} does not exist", path.join("."));
-        };
-        field = Some((*part, next, resolved));
-        at = next;
-    }
     let mut out = String::new();
     if !resource.group.is_empty() {
         out += &format!("GROUP:      {}\n", resource.group);
     }
     out += &format!("KIND:       {}\nVERSION:    {}\n\n", resource.kind, resource.version);
+    let mut at = schema;
+    let mut field = None;
+    for part in &path {
+        let resolved = resolve(&document, inner(&document, at));
+        let Some(next) = resolved.pointer("/properties").and_then(|fields| fields.get(*part)) else {
+            session.print(out)?;
+            fail!("field {part:?} does not exist");
+        };
+        field = Some((*part, next, resolved));
+        at = next;
+    }
     if let Some((name, schema, parent)) = field {
         out += &format!("FIELD: {name} <{}>{}\n\n", type_name(&document, schema), required(parent, name));
     }

@@ -13,7 +13,7 @@ use crate::output::jsonpath::JsonPath;
 use crate::output::table::{Options, Printer};
 use crate::output::{Format, PRINT, is_list, list_of, table};
 use crate::rest::{JSON, TABLE, Url};
-use crate::selection::{ALL_NAMESPACES, CHUNK, FIELD_SELECTOR, SELECTOR, Target, from_files, items, list_all, list_url, targets};
+use crate::selection::{ALL_NAMESPACES, CHUNK, FIELD_SELECTOR, SELECTOR, Target, from_files, items, list_all, list_url, targets, unlisted};
 use crate::session::Session;
 use crate::value::{list, text};
 
@@ -61,10 +61,10 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     let mut format = Format::of(args)?;
     if args.args.is_empty() && !files::given(args) {
         session.complain("You must specify the type of resource to get. Use \"kubectl api-resources\" for a complete list of supported resources.\n");
-        return Err(session.usage_error("Required resource not specified."));
+        return Err(session.usage_error("Required resource not specified.\nUse \"kubectl explain <resource>\" for a detailed description of that resource (e.g. kubectl explain pods)."));
     }
     if args.is_set("output-watch-events") && !(args.is_set("watch") || args.is_set("watch-only")) {
-        return Err(session.usage_error("--output-watch-events option can only be used with --watch or --watch-only"));
+        fail!("--output-watch-events option can only be used with --watch or --watch-only");
     }
     let wanted = wanted(session, args).await?;
     if args.is_set("watch") || args.is_set("watch-only") {
@@ -125,7 +125,9 @@ async fn table_of(session: &Session, args: &Parsed, wanted: &Wanted) -> Result<V
         url = url.with("includeObject", "Object");
     }
     let accept = if args.is_set("server-print") { TABLE } else { JSON };
-    let mut whole = as_table(session, session.call(http::Method::GET, url.clone(), accept, "", Vec::new()).await?);
+    let answer = session.call(http::Method::GET, url.clone(), accept, "", Vec::new()).await;
+    let answer = if wanted.target.name.is_none() { answer.map_err(|error| unlisted(error, &wanted.target.resource, &url)) } else { answer };
+    let mut whole = as_table(session, answer?);
     loop {
         let from = text(&whole, "/metadata/continue").to_owned();
         if from.is_empty() {
@@ -173,9 +175,10 @@ async fn tables(session: &Session, args: &Parsed, wanted: &[Wanted], format: &Fo
         }
     }
     if args.changed("sort-by") {
-        let path = JsonPath::parse_relaxed(args.text("sort-by")).map_err(Error::Message)?;
         for (_, table) in &mut kinds {
-            if let Some(rows) = table["rows"].as_array_mut() {
+            // One row is in order whatever the field is.
+            if let Some(rows) = table["rows"].as_array_mut().filter(|rows| rows.len() > 1) {
+                let path = JsonPath::parse_relaxed(args.text("sort-by")).map_err(Error::Message)?;
                 sort(rows, &path, args.text("sort-by"), |row| &row["object"])?;
             }
         }
@@ -226,8 +229,9 @@ async fn objects(session: &Session, args: &Parsed, wanted: &[Wanted], format: &m
         let url = one.url(session, args)?;
         let answer = match one.target.name {
             Some(_) => session.get(url).await.map(|object| vec![object]),
-            None => list_all(session, url, args.int("chunk-size"))
+            None => list_all(session, url.clone(), args.int("chunk-size"))
                 .await
+                .map_err(|error| unlisted(error, &one.target.resource, &url))
                 .map(|mut found| items(&one.target.resource, &mut found).into_iter().map(|info| info.object).collect()),
         };
         match answer {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::command::{COMMAND, Command};
 use crate::error::{Error, Result};
 use crate::fail;
-use crate::files::FILENAMES;
+use crate::files::{self, FILENAMES};
 use crate::flags::{Flag, Parsed};
 use crate::output::{DRY_RUN, DryRun, PRINT, report};
 use crate::rest::MERGE_PATCH;
@@ -57,14 +57,14 @@ const ANNOTATIONS: Words =
     Words { field: "annotations", noun: "annotation", done: "annotated", removed: "annotated", manager: "kubectl-annotate" };
 
 async fn run(session: &Session, args: &Parsed, words: &Words) -> Result {
-    if args.is_set("local") {
-        return Err(Error::not_supported("--local"));
-    }
     let is_change = |word: &String| word.contains('=') || word.len() > 1 && word.ends_with('-');
     let first_change = args.args.iter().position(is_change).unwrap_or(args.args.len());
     let (objects, changes) = args.args.split_at(first_change);
     if let Some(wrong) = changes.iter().find(|word| !is_change(word)) {
         fail!("all resources must be specified before {} changes: {wrong}", words.noun);
+    }
+    if objects.is_empty() && !files::given(args) && !args.changed("selector") && !args.is_set("all") {
+        fail!("one or more resources must be specified as <resource> <name> or <resource>/<name>");
     }
     if changes.is_empty() && !args.is_set("list") {
         fail!("at least one {} update is required", words.noun);
@@ -76,8 +76,8 @@ async fn run(session: &Session, args: &Parsed, words: &Words) -> Result {
             None => unwanted.push(change.trim_end_matches('-')),
         }
     }
-    if let Some((key, _)) = wanted.iter().find(|(key, _)| unwanted.contains(key)) {
-        fail!("can not both modify and remove the following {}(s) in the same command: {key}", words.noun);
+    if wanted.iter().any(|(key, _)| unwanted.contains(key)) {
+        fail!("can not both modify and remove {} {} in the same command", if words.noun == "label" { "a" } else { "an" }, words.noun);
     }
     for (key, value) in &wanted {
         if words.field == "labels"
@@ -86,8 +86,13 @@ async fn run(session: &Session, args: &Parsed, words: &Words) -> Result {
             fail!("invalid label value: {:?}: {problem}", format!("{key}={value}"));
         }
     }
-    let dry_run = DryRun::of(session, args)?;
-    let (infos, mut problems) = select(session, args, objects).await?;
+    let (infos, mut problems, dry_run) = if args.is_set("local") {
+        (files::local(session, args).await?, Vec::new(), DryRun::Client)
+    } else {
+        let dry_run = DryRun::of(session, args)?;
+        let (infos, problems) = select(session, args, objects).await?;
+        (infos, problems, dry_run)
+    };
     for info in infos {
         if let Err(error) = change(session, args, words, info, &wanted, &unwanted, dry_run).await {
             problems.push(error);

@@ -45,9 +45,6 @@ const FLAGS: &[Flag] = &[
 ];
 
 async fn run(session: &Session, args: &Parsed) -> Result {
-    if args.changed("since") && args.changed("since-time") {
-        fail!("at most one of `sinceTime` or `sinceSeconds` may be specified");
-    }
     let (words, container_word) = match args.args.as_slice() {
         [] if !args.changed("selector") => return Err(session.usage_error("expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command")),
         [] => (Vec::new(), None),
@@ -63,6 +60,9 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     }
     let wanted = container_word.or_else(|| args.changed("container").then(|| args.text("container").to_owned()));
     let sources = sources(session, args, &words, wanted.as_deref()).await?;
+    if args.changed("since") && args.changed("since-time") {
+        fail!("at most one of `sinceTime` or `sinceSeconds` may be specified");
+    }
     let follow = args.is_set("follow");
     if follow && sources.len() as i64 > args.int("max-log-requests") {
         fail!(
@@ -111,7 +111,7 @@ async fn sources(session: &Session, args: &Parsed, words: &[String], wanted: Opt
     } else {
         let info = one(session, words, "pods").await.map_err(|error| match error {
             // The original words this one itself.
-            Error::Status(status) if text(&status, "/reason") == "NotFound" && words.iter().all(|word| !word.contains('/')) => {
+            Error::Status(status) if text(&status, "/reason") == "NotFound" => {
                 let namespace = session.namespace().unwrap_or_default();
                 Error::Message(format!("error from server (NotFound): {} in namespace {namespace:?}", text(&status, "/message")))
             }

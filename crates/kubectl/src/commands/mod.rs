@@ -7,7 +7,9 @@ pub mod auth;
 pub mod autoscale;
 pub mod certificate;
 pub mod cluster;
+pub mod completion;
 pub mod config;
+pub mod cp;
 pub mod create;
 pub mod delete;
 pub mod describe;
@@ -23,11 +25,14 @@ pub mod logs;
 pub mod node;
 pub mod patch;
 pub mod plugin;
+pub mod port_forward;
+pub mod proxy;
 pub mod replace;
 pub mod rollout;
 pub mod run;
 pub mod scale;
 pub mod set;
+pub mod top;
 pub mod unsupported;
 pub mod wait;
 pub mod why;
@@ -50,7 +55,7 @@ pub static ROOT: Command = Command {
         &autoscale::AUTOSCALE,
         &certificate::CERTIFICATE,
         &cluster::CLUSTER_INFO,
-        &unsupported::TOP,
+        &top::TOP,
         &node::CORDON,
         &node::UNCORDON,
         &node::DRAIN,
@@ -60,9 +65,9 @@ pub static ROOT: Command = Command {
         &logs::LOGS,
         &exec::ATTACH,
         &exec::EXEC,
-        &unsupported::PORT_FORWARD,
-        &unsupported::PROXY,
-        &unsupported::CP,
+        &port_forward::PORT_FORWARD,
+        &proxy::PROXY,
+        &cp::CP,
         &auth::AUTH,
         &unsupported::DEBUG,
         &events::EVENTS,
@@ -74,7 +79,7 @@ pub static ROOT: Command = Command {
         &unsupported::KUSTOMIZE,
         &label::LABEL,
         &label::ANNOTATE,
-        &unsupported::COMPLETION,
+        &completion::COMPLETION,
         &cluster::API_RESOURCES,
         &cluster::API_VERSIONS,
         &config::CONFIG,

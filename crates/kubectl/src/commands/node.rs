@@ -244,6 +244,9 @@ async fn taint(session: &Session, args: &Parsed) -> Result {
     let is_taint = |word: &String| word.contains('=') || word.contains(':') || word.ends_with('-');
     let first = args.args.iter().position(is_taint).unwrap_or(args.args.len());
     let (words, specs) = args.args.split_at(first);
+    if words.is_empty() && !args.changed("selector") && !args.is_set("all") {
+        fail!("one or more resources must be specified as <resource> <name>");
+    }
     if specs.is_empty() {
         fail!("at least one taint update is required");
     }
@@ -257,7 +260,7 @@ async fn taint(session: &Session, args: &Parsed) -> Result {
         let (pair, effect) = body.split_once(':').unwrap_or((body, ""));
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         if !effect.is_empty() && !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
-            fail!("invalid taint effect: {effect}, unsupported taint effect");
+            return Err(session.usage_error(format!("invalid taint effect: {effect}, unsupported taint effect")));
         }
         if remove {
             unwanted.push((key.to_owned(), effect.to_owned()));

@@ -36,11 +36,8 @@ async fn run(session: &Session, args: &Parsed) -> Result {
         "json" => JSON_PATCH,
         "merge" => MERGE_PATCH,
         "strategic" => STRATEGIC_PATCH,
-        other => return Err(session.usage_error(format!("--type must be one of [json merge strategic], not {other:?}"))),
+        other => fail!("--type must be one of [json merge strategic], not {other:?}"),
     };
-    if args.is_set("local") {
-        return Err(Error::not_supported("--local"));
-    }
     let content = match (args.changed("patch"), args.changed("patch-file")) {
         (true, true) => fail!("cannot specify --patch and --patch-file together"),
         (false, false) => fail!("must specify --patch or --patch-file containing the contents of the patch"),
@@ -48,9 +45,18 @@ async fn run(session: &Session, args: &Parsed) -> Result {
         (false, true) => std::fs::read(args.text("patch-file"))
             .map_err(|error| Error::Message(format!("unable to read patch file: open {}: {}", args.text("patch-file"), crate::kubeconfig::go_io(&error))))?,
     };
-    let (patch, _) = api::yaml::to_json(&content).map_err(|error| Error::Message(format!("unable to parse {:?}: {error}", String::from_utf8_lossy(&content))))?;
-    let dry_run = DryRun::of(session, args)?;
-    let (infos, mut problems) = select(session, args, &args.args).await?;
+    let (infos, mut problems, dry_run) = if args.is_set("local") {
+        (crate::files::local(session, args).await?, Vec::new(), DryRun::Client)
+    } else {
+        let dry_run = DryRun::of(session, args)?;
+        let (infos, problems) = select(session, args, &args.args).await?;
+        (infos, problems, dry_run)
+    };
+    if infos.is_empty() {
+        return Error::all(problems);
+    }
+    let (patch, _) = api::yaml::to_json(&content)
+        .map_err(|error| Error::Message(format!("unable to parse {:?}: {}", String::from_utf8_lossy(&content), crate::files::go_yaml(&error.to_string()))))?;
     for mut info in infos {
         let before = info.object.clone();
         if dry_run == DryRun::Client {

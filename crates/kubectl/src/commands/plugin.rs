@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use crate::command::{COMMAND, Command};
+use crate::command::{Alone, COMMAND, Command};
 use crate::error::{Error, Result};
 use crate::session::{Environment, Session};
 
@@ -11,6 +11,7 @@ pub static PLUGIN: Command = Command {
     name: "plugin",
     about: "Show the plugins: programs on the path whose names begin with kubectl-.",
     usage: "[flags] [options]",
+    alone: Alone::Complains,
     subcommands: &[&LIST],
     ..COMMAND
 };
@@ -45,6 +46,21 @@ fn list(session: &Session, name_only: bool) -> Result {
 
 fn directories(environment: &Environment) -> Vec<PathBuf> {
     environment.var("PATH").unwrap_or_default().split(':').filter(|part| !part.is_empty()).map(PathBuf::from).collect()
+}
+
+/// First words of the plugins there are, for completion.
+pub fn names(environment: &Environment) -> Vec<String> {
+    let mut found: Vec<String> = directories(environment)
+        .iter()
+        .filter_map(|directory| std::fs::read_dir(directory).ok())
+        .flatten()
+        .filter_map(std::result::Result::ok)
+        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("kubectl-").map(|name| name.split('-').next().unwrap_or(name).replace('_', "-")))
+        .filter(|name| name != "complete_")
+        .collect();
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// Runs `kubectl-a-b` for `kubectl a b ...`: the longest name that there is. None when there is none.

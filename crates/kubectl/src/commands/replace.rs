@@ -39,7 +39,7 @@ const FLAGS: &[Flag] = &[
 
 async fn run(session: &Session, args: &Parsed) -> Result {
     if !files::given(args) {
-        return Err(session.usage_error("Must specify --filename to replace"));
+        fail!("must specify one of -f and -k");
     }
     let dry_run = DryRun::of(session, args)?;
     let infos = from_files(session, args).await?;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::command::{COMMAND, Command};
+use crate::command::{Alone, COMMAND, Command};
 use crate::error::{Error, Result};
 use crate::fail;
 use crate::files::FILENAMES;
@@ -18,6 +18,7 @@ pub static ROLLOUT: Command = Command {
     name: "rollout",
     about: "Manage the rollout of deployments, daemon sets and stateful sets.",
     usage: "SUBCOMMAND [options]",
+    alone: Alone::HelpsAndFails,
     subcommands: &[&HISTORY, &PAUSE, &RESTART, &RESUME, &STATUS, &UNDO],
     ..COMMAND
 };
@@ -83,7 +84,7 @@ static UNDO: Command = Command {
 
 async fn chosen(session: &Session, args: &Parsed) -> Result<Vec<Info>> {
     if args.args.is_empty() && !crate::files::given(args) {
-        return Err(session.usage_error("required resource not specified"));
+        fail!("required resource not specified");
     }
     let (infos, problems) = select(session, args, &args.args).await?;
     Error::all(problems)?;

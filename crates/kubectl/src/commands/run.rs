@@ -7,7 +7,7 @@ use crate::command::{COMMAND, Command};
 use crate::error::{Error, Result};
 use crate::fail;
 use crate::flags::{Flag, Parsed};
-use crate::output::{DRY_RUN, DryRun, PRINT, report};
+use crate::output::{DRY_RUN, DryRun, PRINT, report_typed};
 use crate::rest::{JSON, Url};
 use crate::selection::Info;
 use crate::session::Session;
@@ -59,7 +59,10 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     }
     let Some(name) = args.args.first() else { return Err(session.usage_error("NAME is required for run")) };
     let image = args.text("image");
-    if image.is_empty() || image.contains(char::is_whitespace) || image.chars().any(char::is_uppercase) && !image.contains('/') && !image.contains(':') {
+    if image.is_empty() {
+        fail!("--image is required");
+    }
+    if image.contains(char::is_whitespace) || image.chars().any(char::is_uppercase) && !image.contains('/') && !image.contains(':') {
         fail!("Invalid image name {image:?}: invalid reference format");
     }
     if args.is_set("tty") && !args.is_set("stdin") {
@@ -74,7 +77,7 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     }
     let dry_run = DryRun::of(session, args)?;
     if attach && dry_run != DryRun::None {
-        fail!("--dry-run={} can't be used with attached containers options (--attach, --stdin, or --tty)", args.text("dry-run"));
+        return Err(session.usage_error("--dry-run=[server|client] can't be used with attached containers options (--attach, --stdin, or --tty)"));
     }
     let mut pod = pod(name, args)?;
     if args.changed("overrides") {
@@ -97,7 +100,7 @@ async fn run(session: &Session, args: &Parsed) -> Result {
         expose(session, args, &info, dry_run).await?;
     }
     if !attach {
-        return report(session, args, &info, "created", dry_run);
+        return report_typed(session, args, &info, "created", dry_run);
     }
     let outcome = attach_when_running(session, args, &mut info).await;
     if args.is_set("rm") {
@@ -120,7 +123,7 @@ fn pod(name: &str, args: &Parsed) -> Result<Value> {
         container["env"] = environment.into();
     }
     if args.changed("port") {
-        let port: u16 = args.text("port").parse().map_err(|_| Error::Message(format!("strconv.ParseInt: parsing {:?}: invalid syntax", args.text("port"))))?;
+        let port: u16 = args.text("port").parse().map_err(|_| Error::Message(format!("strconv.Atoi: parsing {:?}: invalid syntax", args.text("port"))))?;
         container["ports"] = json!([{"containerPort": port}]);
     }
     if args.changed("image-pull-policy") {
@@ -175,13 +178,15 @@ async fn expose(session: &Session, args: &Parsed, pod: &Info, dry_run: DryRun) -
     let port: u16 = args.text("port").parse().unwrap_or_default();
     let mut service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": pod.name},
         "spec": {"ports": [{"port": port, "protocol": "TCP", "targetPort": port}], "selector": pod.object["metadata"]["labels"]}, "status": {"loadBalancer": {}}});
-    crate::value::set(&mut service, &["metadata", "namespace"], pod.namespace.clone().into());
+    if session.selected()?.namespace_given {
+        crate::value::set(&mut service, &["metadata", "namespace"], pod.namespace.clone().into());
+    }
     let resource = session.resource_of_kind("v1", "Service").await?;
     let mut info = Info { resource, namespace: pod.namespace.clone(), name: pod.name.clone(), object: service, source: String::new() };
     if dry_run != DryRun::Client {
         info.object = session.post(info.collection().with_filled("dryRun", dry_run.query()).with("fieldManager", "kubectl-run"), &info.object).await?;
     }
-    report(session, args, &info, "created", dry_run)
+    report_typed(session, args, &info, "created", dry_run)
 }
 
 /// Waits until the pod runs or has ended; then attaches, or shows what it wrote.

@@ -39,8 +39,11 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     }
     let dry_run = DryRun::of(session, args)?;
     let (infos, mut problems) = select(session, args, &args.args).await?;
-    if infos.is_empty() && problems.is_empty() {
-        fail!("no objects passed to scale");
+    if infos.is_empty() {
+        match problems.first() {
+            Some(problem) => fail!("no objects passed to scale {}", problem.bare()),
+            None => fail!("no objects passed to scale"),
+        }
     }
     for mut info in infos {
         if dry_run != DryRun::Client {

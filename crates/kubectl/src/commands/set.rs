@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::create::rolebinding::subjects;
-use crate::command::{COMMAND, Command};
+use crate::command::{Alone, COMMAND, Command};
 use crate::error::{Error, Result};
 use crate::fail;
 use crate::files::FILENAMES;
@@ -13,12 +13,13 @@ use crate::rest::{MERGE_PATCH, STRATEGIC_PATCH};
 use crate::selection::{ALL, Info, SELECTOR, select};
 use crate::session::Session;
 use crate::threeway;
-use crate::value::{list, name_of, text};
+use crate::value::{list, name_of, object_at, text};
 
 pub static SET: Command = Command {
     name: "set",
     about: "Change single features of objects.",
     usage: "SUBCOMMAND [options]",
+    alone: Alone::Complains,
     subcommands: &[&ENV, &IMAGE, &RESOURCES, &SELECTOR_COMMAND, &SERVICE_ACCOUNT, &SUBJECT],
     ..COMMAND
 };
@@ -111,13 +112,31 @@ static SUBJECT: Command = Command {
     ..COMMAND
 };
 
-/// Changes each chosen object by `change` and sends the difference. A change that changes nothing is not sent.
-async fn each(session: &Session, args: &Parsed, words: &[String], done: &str, mut change: impl FnMut(&Info, &mut Value) -> Result) -> Result {
+/// What is to be changed; with `--local` what the files say, which nobody is told of.
+async fn chosen(session: &Session, args: &Parsed, words: &[String]) -> Result<(Vec<Info>, Vec<Error>, DryRun)> {
     if args.is_set("local") {
-        return Err(Error::not_supported("--local"));
+        return Ok((local_objects(session, args).await?, Vec::new(), DryRun::Client));
     }
     let dry_run = DryRun::of(session, args)?;
-    let (infos, mut problems) = select(session, args, words).await?;
+    let (infos, problems) = select(session, args, words).await?;
+    Ok((infos, problems, dry_run))
+}
+
+/// The objects of files, filled in as the original's types would be.
+async fn local_objects(session: &Session, args: &Parsed) -> Result<Vec<Info>> {
+    let mut infos = crate::files::local(session, args).await?;
+    for info in &mut infos {
+        for container in containers_of(pod_spec(&info.clone(), &mut info.object)?) {
+            object_at(container, &["resources"]);
+        }
+        object_at(&mut info.object, &["status"]);
+    }
+    Ok(infos)
+}
+
+/// Changes each chosen object by `change` and sends the difference. A change that changes nothing is not sent.
+async fn each(session: &Session, args: &Parsed, words: &[String], done: &str, mut change: impl FnMut(&Info, &mut Value) -> Result) -> Result {
+    let (infos, mut problems, dry_run) = chosen(session, args, words).await?;
     for mut info in infos {
         let mut wanted = info.object.clone();
         if let Err(error) = change(&info, &mut wanted) {
@@ -185,10 +204,10 @@ fn split_changes(args: &Parsed) -> (Vec<String>, Vec<String>) {
 async fn image(session: &Session, args: &Parsed) -> Result {
     let (words, changes) = split_changes(args);
     let images: Vec<(&str, &str)> = changes.iter().filter_map(|change| change.split_once('=')).collect();
-    if words.is_empty() && !crate::files::given(args) {
-        fail!("one or more resources must be specified as <resource> <name> or <resource>/<name>");
-    }
     if images.is_empty() {
+        // What is wrong with the objects comes first.
+        let (_, problems) = select(session, args, &words).await?;
+        Error::all(problems)?;
         fail!("at least one image update is required");
     }
     each(session, args, &words, "image updated", |info, object| {
@@ -228,6 +247,9 @@ async fn env(session: &Session, args: &Parsed) -> Result {
             }
         }
         return Error::all(problems);
+    }
+    if words.is_empty() && !crate::files::given(args) {
+        fail!("one or more resources must be specified as <resource> <name> or <resource>/<name>");
     }
     let mut added: Vec<Value> = Vec::new();
     if args.changed("from") {

@@ -17,10 +17,5 @@ macro_rules! unsupported {
 
 unsupported! {
     DEBUG "debug" "Look into workloads and nodes from a container of one's own. Not supported yet.",
-    PROXY "proxy" "Serve the API on a local port. Not supported yet.",
     KUSTOMIZE "kustomize" "Show what a kustomization makes. Not supported yet.",
-    CP "cp" "Copy files to and from containers. Not supported yet.",
-    PORT_FORWARD "port-forward" "Forward local ports to a pod. Not supported yet.",
-    COMPLETION "completion" "Shell completion. Not supported yet.",
-    TOP "top" "Show what nodes and pods use. Not supported yet.",
 }

@@ -64,7 +64,7 @@ impl JsonPath {
     /// `x.y`, `.x.y`, `{.x.y}`: as `--sort-by` and custom columns take them.
     pub fn parse_relaxed(path: &str) -> Result<Self, String> {
         let inner = path.strip_prefix('{').and_then(|path| path.strip_suffix('}')).unwrap_or(path);
-        if inner.is_empty() {
+        if inner.is_empty() || inner.contains(['{', '}']) {
             let expected = "expected a 'name1.name2' or '.name1.name2' or '{name1.name2}' or '{.name1.name2}'";
             return Err(format!("unexpected path string, {expected}"));
         }
@@ -308,9 +308,7 @@ impl Reader {
                 }
             }
         }
-        if inside_range {
-            return Err("unclosed range".to_owned());
-        }
+        // A range that nothing ends goes to the template's end.
         if !text.is_empty() {
             nodes.push(Node::Text(text));
         }

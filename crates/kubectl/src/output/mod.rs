@@ -7,6 +7,7 @@ pub mod columns;
 pub mod jsonpath;
 pub mod table;
 pub mod tabs;
+pub mod typed;
 
 use serde_json::{Value, json};
 
@@ -37,7 +38,8 @@ pub enum Format {
     Json,
     Yaml,
     Name,
-    JsonPath(jsonpath::JsonPath),
+    /// Parsed, and as it was written.
+    JsonPath(jsonpath::JsonPath, String),
     JsonPathAsJson(jsonpath::JsonPath),
     Columns(columns::Columns),
     Template(Box<gotmpl::Template>),
@@ -61,9 +63,10 @@ impl Format {
         let given = || -> Result<String> {
             if argument.is_empty() { fail!("template format specified but no template given") } else { Ok(argument.clone()) }
         };
-        let path = |template: String| {
-            jsonpath::JsonPath::parse(&template).map_err(|error| Error::Message(format!("error parsing jsonpath {template}, {error}")))
+        let path = |template: &str| {
+            jsonpath::JsonPath::parse(template).map_err(|error| Error::Message(format!("error parsing jsonpath {template}, {error}")))
         };
+        let rendered = |template: String| Ok::<Format, Error>(Format::JsonPath(path(&template)?, template));
         let is_get = args.knows("label-columns");
         Ok(match kind {
             "" => Format::Table { wide: false },
@@ -71,9 +74,9 @@ impl Format {
             "json" => Format::Json,
             "yaml" => Format::Yaml,
             "name" => Format::Name,
-            "jsonpath" => Format::JsonPath(path(given()?)?),
-            "jsonpath-as-json" => Format::JsonPathAsJson(path(given()?)?),
-            "jsonpath-file" => Format::JsonPath(path(from_file(kind)?)?),
+            "jsonpath" => rendered(given()?)?,
+            "jsonpath-as-json" => Format::JsonPathAsJson(path(&given()?)?),
+            "jsonpath-file" => rendered(from_file(kind)?)?,
             "custom-columns" if is_get => Format::Columns(columns::Columns::parse(&argument, args.is_set("no-headers"))?),
             "custom-columns-file" if is_get => Format::Columns(columns::Columns::parse_file(&from_file(kind)?, args.is_set("no-headers"))?),
             "go-template" | "template" => Format::Template(Box::new(template(&given()?, args)?)),
@@ -103,9 +106,12 @@ impl Format {
             Format::Json => pretty_json(&object) + "\n",
             Format::Yaml => api::yaml::to_yaml(&object),
             Format::Name | Format::Table { .. } => name_line(&object),
-            Format::JsonPath(path) => path
+            Format::JsonPath(path, source) => path
                 .render(&object, args.is_set("allow-missing-template-keys"))
-                .map_err(|error| Error::Message(format!("error executing jsonpath: {error}")))?,
+                .map_err(|error| Error::Message(format!(
+                    "error executing jsonpath {source:?}: Error executing template: {error}. Printing more information for debugging the template:\n\ttemplate was:\n\t\t{source}\n\tobject given to jsonpath engine was:\n\t\t{}\n\n",
+                    go_dump(&object)
+                )))?,
             Format::JsonPathAsJson(path) => pretty_json(&Value::Array(path.find(&object).into_iter().cloned().collect())) + "\n",
             Format::Columns(columns) => {
                 let items = list(&object, "/items");
@@ -129,7 +135,16 @@ fn template(source: &str, args: &Parsed) -> Result<gotmpl::Template> {
             Ok(gotmpl::Value::String(String::from_utf8_lossy(&decoded).into_owned().into()))
         })
         .parse(source)
-        .map_err(|error| Error::Message(format!("error parsing template {source}, {error}")))
+        .map_err(|error| Error::Message(format!("error parsing template {source}, {}", without_column(&error.to_string()))))
+}
+
+/// Go tells the line alone: `template: output:1: unclosed action`.
+fn without_column(said: &str) -> String {
+    let Some((line, rest)) = said.strip_prefix("template: output:").and_then(|rest| rest.split_once(':')) else { return said.to_owned() };
+    match rest.split_once(": ") {
+        Some((column, why)) if column.bytes().all(|byte| byte.is_ascii_digit()) => format!("template: output:{line}: {why}"),
+        _ => said.to_owned(),
+    }
 }
 
 pub fn is_list(object: &Value) -> bool {
@@ -165,6 +180,22 @@ pub fn list_of(items: Vec<Value>) -> Value {
 /// Go escapes these three in JSON.
 fn escape_html(json: &str) -> String {
     json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+}
+
+/// `%#v` of the maps and slices that Go decodes JSON into.
+fn go_dump(value: &Value) -> String {
+    match value {
+        Value::Null => "interface {}(nil)".to_owned(),
+        Value::Object(fields) => {
+            let inner: Vec<String> = fields.iter().map(|(name, value)| format!("{}:{}", Value::from(name.as_str()), go_dump(value))).collect();
+            format!("map[string]interface {{}}{{{}}}", inner.join(", "))
+        }
+        Value::Array(items) => {
+            let inner: Vec<String> = items.iter().map(go_dump).collect();
+            format!("[]interface {{}}{{{}}}", inner.join(", "))
+        }
+        other => other.to_string(),
+    }
 }
 
 /// One line, as Go's `json.Marshal` has it.
@@ -233,6 +264,18 @@ pub fn report(session: &Session, args: &Parsed, info: &Info, done: &str, dry_run
             session.print(text)
         }
     }
+}
+
+/// The same for what a generator made: as JSON, its fields stand as the original declares them.
+pub fn report_typed(session: &Session, args: &Parsed, info: &Info, done: &str, dry_run: DryRun) -> Result {
+    if args.text("output") != "json" {
+        return report(session, args, info, done, dry_run);
+    }
+    let mut object = info.object.clone();
+    if !args.is_set("show-managed-fields") {
+        drop_managed_fields(&mut object);
+    }
+    session.say(typed::pretty(&object))
 }
 
 pub fn timestamp(text: &str) -> Option<jiff::Timestamp> {

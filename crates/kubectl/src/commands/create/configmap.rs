@@ -31,11 +31,9 @@ pub const SOURCES: &[Flag] = &[
 pub const HASH: &[Flag] = &[Flag::switch("append-hash", "Append a hash of the content to the name.")];
 
 async fn run(session: &Session, args: &Parsed) -> Result {
-    if args.is_set("append-hash") {
-        return Err(crate::error::Error::not_supported("--append-hash"));
-    }
-    let mut map = object("v1", "ConfigMap", name_argument(session, args)?);
-    for (key, value) in sources(args)? {
+    let name = name_argument(session, args)?;
+    let mut map = object("v1", "ConfigMap", name);
+    for (key, value) in sources(args, "ConfigMap", name)? {
         match String::from_utf8(value) {
             Ok(text) => set(&mut map, &["data", &key], text.into()),
             Err(binary) => set(&mut map, &["binaryData", &key], Value::String(base64(binary.as_bytes()))),

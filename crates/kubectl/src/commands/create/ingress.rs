@@ -48,11 +48,11 @@ async fn run(session: &Session, args: &Parsed) -> Result {
         let (rule, secret) = match rule.split_once(',') {
             Some((rule, "tls")) => (rule.to_owned(), Some(String::new())),
             Some((rule, tls)) if tls.starts_with("tls=") => (rule.to_owned(), Some(tls[4..].to_owned())),
-            Some(_) => fail!("rule {rule} is invalid and should be in format host/path=svcname:port[,tls[=secret]]"),
+            Some(_) => fail!("rule {rule} is invalid and should be in format host/path=svcname:svcport[,tls[=secret]]"),
             None => (rule, None),
         };
         let Some(((host, path), service)) = rule.split_once('=').and_then(|(left, service)| Some((left.split_once('/')?, service))) else {
-            fail!("rule {rule} is invalid and should be in format host/path=svcname:port[,tls[=secret]]");
+            fail!("rule {rule} is invalid and should be in format host/path=svcname:svcport[,tls[=secret]]");
         };
         let (path, path_type) = match path.strip_suffix('*') {
             Some(prefix) => (prefix, "Prefix"),

@@ -34,8 +34,7 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     let job_name = name_argument(session, args)?;
     let command = &args.args[1..];
     let job = match (args.changed("image"), args.changed("from")) {
-        (true, true) => fail!("specify only one of --image or --from"),
-        (false, false) => fail!("either --image or --from must be specified"),
+        (true, true) | (false, false) => fail!("either --image or --from must be specified"),
         (true, false) => {
             let mut container = json!({"name": job_name, "image": args.text("image"), "resources": {}});
             if !command.is_empty() {

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::fail;
 use crate::files::{self, FILENAMES};
 use crate::flags::{Flag, Parsed};
-use crate::output::{DRY_RUN, DryRun, PRINT, report};
+use crate::output::{DRY_RUN, DryRun, PRINT, report, report_typed, typed};
 use crate::rest::{JSON, Url};
 use crate::selection::{Info, SELECTOR, from_files};
 use crate::session::Session;
@@ -16,6 +16,7 @@ use crate::value::{object_at, set};
 mod configmap;
 mod cronjob;
 mod deployment;
+mod hash;
 mod ingress;
 mod job;
 mod namespace;
@@ -84,7 +85,7 @@ pub fn validation(args: &Parsed) -> Result<&'static str> {
         "strict" | "true" | "" => Ok("Strict"),
         "warn" => Ok("Warn"),
         "ignore" | "false" => Ok("Ignore"),
-        other => fail!("invalid argument {other:?} for \"--validate\" flag: invalid - must be one of \"strict\", \"warn\", \"ignore\""),
+        other => fail!("invalid - validate option {other:?}; must be one of: strict (or true), warn, ignore (or false)"),
     }
 }
 
@@ -96,8 +97,9 @@ async fn run(session: &Session, args: &Parsed) -> Result {
         fail!("must specify one of -f and -k");
     }
     if !args.args.is_empty() {
-        return Err(session.usage_error(format!("Unexpected args: {:?}", args.args)));
+        return Err(session.usage_error(format!("Unexpected args: [{}]", args.args.join(" "))));
     }
+    validation(args)?;
     if args.changed("raw") {
         let manifests = files::manifests(session, args).await?;
         let Some(first) = manifests.first() else { fail!("no objects passed to create") };
@@ -150,6 +152,16 @@ pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration
 pub fn save_configuration(object: &mut Value) -> String {
     object_at(object, &["metadata", "annotations"]).remove(LAST_APPLIED);
     let configuration = crate::output::go_json(object) + "\n";
+    keep_configuration(object, configuration)
+}
+
+/// The same for what a generator made.
+fn save_typed_configuration(object: &mut Value) {
+    let configuration = typed::compact(object) + "\n";
+    keep_configuration(object, configuration);
+}
+
+fn keep_configuration(object: &mut Value, configuration: String) -> String {
     set(object, &["metadata", "annotations", LAST_APPLIED], configuration.clone().into());
     configuration
 }
@@ -177,42 +189,37 @@ pub async fn create(session: &Session, args: &Parsed, mut object: Value) -> Resu
     if resource.namespaced && selected.namespace_given {
         set(&mut object, &["metadata", "namespace"], selected.namespace.clone().into());
     }
+    if args.knows("append-hash") && args.is_set("append-hash") {
+        hash::append(&mut object);
+    }
     if args.is_set("save-config") {
-        save_configuration(&mut object);
+        save_typed_configuration(&mut object);
     }
     let namespace = if resource.namespaced { selected.namespace.clone() } else { String::new() };
     let name = crate::value::name(&object).to_owned();
     let mut info = Info { resource, namespace, name, object, source: String::new() };
     post(session, args, &mut info, dry_run).await.map_err(|error| failed_to_create(error, &kind))?;
-    report(session, args, &info, "created", dry_run)
+    report_typed(session, args, &info, "created", dry_run)
 }
 
 /// Generators say what they failed to create.
 fn failed_to_create(error: Error, kind: &str) -> Error {
+    let what = match kind {
+        // These hand on the server's answer as it is.
+        "Namespace" | "Role" | "ClusterRole" => return error,
+        "Secret" => "secret ".to_owned(),
+        "PodDisruptionBudget" => "poddisruptionbudgets: ".to_owned(),
+        "ResourceQuota" => "quota: ".to_owned(),
+        _ => format!("{}: ", kind.to_lowercase()),
+    };
     match error {
-        Error::Status(mut status) => {
-            let verb = format!("failed to create {}: ", kind.to_lowercase());
-            if matches!(kind, "ConfigMap" | "Secret" | "Deployment" | "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" | "Job" | "CronJob") {
-                let worded = match kind {
-                    "ConfigMap" => "failed to create configmap: ".to_owned(),
-                    "Secret" => "failed to create secret ".to_owned(),
-                    _ => verb,
-                };
-                let message = crate::value::text(&status, "/message");
-                // Only these words differ between kinds.
-                status["message"] = match kind {
-                    "ConfigMap" | "Secret" | "Deployment" | "Job" | "CronJob" => format!("{worded}{message}").into(),
-                    _ => message.into(),
-                };
-            }
-            Error::Status(status)
-        }
+        Error::Status(status) => Error::Message(format!("failed to create {what}{}", crate::value::text(&status, "/message"))),
         other => other,
     }
 }
 
 /// `--from-literal`, `--from-file`, `--from-env-file`: keys and values.
-pub fn sources(args: &Parsed) -> Result<Vec<(String, Vec<u8>)>> {
+pub fn sources(args: &Parsed, kind: &str, name: &str) -> Result<Vec<(String, Vec<u8>)>> {
     let mut pairs: Vec<(String, Vec<u8>)> = Vec::new();
     for file in args.list("from-file") {
         let (key, path) = match file.split_once('=') {
@@ -257,12 +264,12 @@ pub fn sources(args: &Parsed) -> Result<Vec<(String, Vec<u8>)>> {
     }
     for (key, _) in &pairs {
         if let Some(problem) = api::names::config_map_key(key).first() {
-            fail!("{key:?} is not a valid key name for a ConfigMap: {problem}");
+            fail!("{key:?} is not a valid key name for a {kind}: {problem}");
         }
     }
     for (index, (key, _)) in pairs.iter().enumerate() {
         if pairs[..index].iter().any(|(other, _)| other == key) {
-            fail!("cannot add key {key:?}, another key by that name already exists in Data for ConfigMap");
+            fail!("cannot add key {key:?}, another key by that name already exists in Data for {kind} {name:?}");
         }
     }
     Ok(pairs)

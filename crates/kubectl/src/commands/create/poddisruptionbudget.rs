@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{GENERATED, create, name_argument, required};
+use super::{GENERATED, create, name_argument};
 use crate::command::{COMMAND, Command};
 use crate::error::{Error, Result};
 use crate::fail;
@@ -28,8 +28,10 @@ const FLAGS: &[Flag] = &[
 ];
 
 async fn run(session: &Session, args: &Parsed) -> Result {
-    required(args, &["selector"])?;
     let name = name_argument(session, args)?;
+    if args.text("selector").is_empty() {
+        fail!("a selector must be specified");
+    }
     let mut spec = json!({"selector": selector(args.text("selector"))?});
     match (args.changed("min-available"), args.changed("max-unavailable")) {
         (true, true) => fail!("min-available and max-unavailable cannot be both specified"),

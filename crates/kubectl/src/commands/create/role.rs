@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{GENERATED, create, name_argument, required};
 use crate::command::{COMMAND, Command};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fail;
 use crate::flags::{Flag, Parsed};
 use crate::output::{DRY_RUN, PRINT};
@@ -48,7 +48,7 @@ async fn run(session: &Session, args: &Parsed, kind: &str) -> Result {
     if kind == "ClusterRole" && args.changed("aggregation-rule") {
         let labels: BTreeMap<&str, &str> = args.text("aggregation-rule").split(',').filter_map(|pair| pair.split_once('=')).collect();
         role["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": labels}]});
-        role["rules"] = json!([]);
+        role["rules"] = Value::Null;
         return create(session, args, role).await;
     }
     let paths = if kind == "ClusterRole" { args.list("non-resource-url") } else { Vec::new() };
@@ -60,7 +60,7 @@ async fn run(session: &Session, args: &Parsed, kind: &str) -> Result {
         if kind == "ClusterRole" {
             fail!("one of the following must be specified: --resource, --non-resource-url");
         }
-        required(args, &["resource"]).map_err(|_| crate::error::Error::Message("at least one resource must be specified".to_owned()))?;
+        required(args, &["resource"]).map_err(|_| Error::Message("at least one resource must be specified".to_owned()))?;
     }
     role["rules"] = rules(session, args, &verbs, &paths).await?.into();
     create(session, args, role).await
@@ -76,7 +76,8 @@ async fn rules(session: &Session, args: &Parsed, verbs: &[String], paths: &[Stri
         let (group, plural) = if name == "*" {
             (String::new(), "*".to_owned())
         } else {
-            let resource = session.resource(name).await?;
+            // Said without the usual `error: ` in front.
+            let resource = session.resource(name).await.map_err(|error| Error::Unreachable(error.bare()))?;
             (resource.group.clone(), resource.name.clone())
         };
         let wanted = format!("{plural}{subresource}");

@@ -39,6 +39,9 @@ const SUBJECTS: &[Flag] = &[
 
 async fn run(session: &Session, args: &Parsed, kind: &str) -> Result {
     let name = name_argument(session, args)?;
+    if kind == "ClusterRoleBinding" {
+        super::required(args, &["clusterrole"])?;
+    }
     let (role, cluster_role) = (args.text("role"), args.text("clusterrole"));
     let (role_kind, role_name) = match (role.is_empty(), cluster_role.is_empty()) {
         (true, false) => ("ClusterRole", cluster_role),

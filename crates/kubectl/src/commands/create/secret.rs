@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::configmap::{HASH, SOURCES, base64};
-use super::{GENERATED, create, name_argument, object, required, sources};
-use crate::command::{COMMAND, Command};
+use super::{GENERATED, create, name_argument, object, sources};
+use crate::command::{Alone, COMMAND, Command};
 use crate::error::{Error, Result};
 use crate::fail;
 use crate::flags::{Flag, Parsed};
@@ -17,6 +17,7 @@ pub static SECRET: Command = Command {
     name: "secret",
     about: "Create a secret by one of the commands below.",
     usage: "(docker-registry | generic | tls) [options]",
+    alone: Alone::Complains,
     subcommands: &[&DOCKER_REGISTRY, &GENERIC, &TLS],
     ..COMMAND
 };
@@ -59,56 +60,59 @@ const DOCKER: &[Flag] = &[
 ];
 
 async fn generic(session: &Session, args: &Parsed) -> Result {
-    let mut secret = object("v1", "Secret", name_argument(session, args)?);
-    for (key, value) in sources(args)? {
+    let name = name_argument(session, args)?;
+    let mut secret = object("v1", "Secret", name);
+    for (key, value) in sources(args, "Secret", name)? {
         set(&mut secret, &["data", &key], base64(&value).into());
     }
     if args.changed("type") {
         secret["type"] = args.text("type").into();
     }
-    finish(session, args, secret).await
+    create(session, args, secret).await
 }
 
 async fn tls(session: &Session, args: &Parsed) -> Result {
-    required(args, &["cert", "key"])?;
+    let name = name_argument(session, args)?;
+    if !args.changed("cert") || !args.changed("key") {
+        fail!("key and cert must be specified");
+    }
     let read = |path: &str| std::fs::read(path).map_err(|error| Error::Message(format!("Cannot read file {path}, open {path}: {}", go_io(&error))));
     let (certificate, key) = (read(args.text("cert"))?, read(args.text("key"))?);
     if !String::from_utf8_lossy(&certificate).contains("-----BEGIN CERTIFICATE-----") {
         fail!("tls: failed to find any PEM data in certificate input");
     }
-    if !String::from_utf8_lossy(&key).contains("PRIVATE KEY-----") {
+    let key_text = String::from_utf8_lossy(&key);
+    if !key_text.contains("PRIVATE KEY-----") {
+        if key_text.contains("-----BEGIN CERTIFICATE-----") {
+            fail!("tls: found a certificate rather than a key in the PEM for the private key");
+        }
         fail!("tls: failed to find any PEM data in key input");
     }
-    let mut secret = object("v1", "Secret", name_argument(session, args)?);
+    let mut secret = object("v1", "Secret", name);
     secret["type"] = "kubernetes.io/tls".into();
     secret["data"] = json!({"tls.crt": base64(&certificate), "tls.key": base64(&key)});
-    finish(session, args, secret).await
+    create(session, args, secret).await
 }
 
 async fn docker_registry(session: &Session, args: &Parsed) -> Result {
-    let mut secret = object("v1", "Secret", name_argument(session, args)?);
+    let name = name_argument(session, args)?;
+    let mut secret = object("v1", "Secret", name);
     secret["type"] = "kubernetes.io/dockerconfigjson".into();
     let content = if args.changed("from-file") {
-        let (_, content) = sources(args)?.into_iter().next().unwrap_or_default();
+        let (_, content) = sources(args, "Secret", name)?.into_iter().next().unwrap_or_default();
         content
     } else {
         let (user, password, email) = (args.text("docker-username"), args.text("docker-password"), args.text("docker-email"));
         if user.is_empty() || password.is_empty() {
             fail!("either --from-file or the combination of --docker-username, --docker-password and --docker-server is required");
         }
-        let mut entry = json!({"username": user, "password": password, "auth": base64(format!("{user}:{password}").as_bytes())});
-        if !email.is_empty() {
-            entry["email"] = email.into();
-        }
-        json!({"auths": {args.text("docker-server"): entry}}).to_string().into_bytes()
+        // In the order in which the original's structs have them: the bytes are the same then.
+        let auth = base64(format!("{user}:{password}").as_bytes());
+        let fields = [("username", user), ("password", password), ("email", email), ("auth", auth.as_str())];
+        let filled = fields.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| format!("\"{name}\":{}", Value::from(*value)));
+        let entry: Vec<String> = filled.collect();
+        format!("{{\"auths\":{{{}:{{{}}}}}}}", Value::from(args.text("docker-server")), entry.join(",")).into_bytes()
     };
     secret["data"] = json!({".dockerconfigjson": base64(&content)});
-    finish(session, args, secret).await
-}
-
-async fn finish(session: &Session, args: &Parsed, secret: Value) -> Result {
-    if args.is_set("append-hash") {
-        return Err(Error::not_supported("--append-hash"));
-    }
     create(session, args, secret).await
 }

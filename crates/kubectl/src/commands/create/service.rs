@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{GENERATED, create, name_argument, required};
-use crate::command::{COMMAND, Command};
+use crate::command::{Alone, COMMAND, Command};
 use crate::error::{Error, Result};
 use crate::fail;
 use crate::flags::{Flag, Parsed};
@@ -14,6 +14,7 @@ pub static SERVICE: Command = Command {
     name: "service",
     aliases: &["svc"],
     about: "Create a service by one of the commands below.",
+    alone: Alone::Complains,
     subcommands: &[&CLUSTER_IP, &EXTERNAL_NAME, &LOAD_BALANCER, &NODE_PORT],
     ..COMMAND
 };
@@ -89,7 +90,7 @@ async fn run(session: &Session, args: &Parsed, kind: &str) -> Result {
 /// `80`, `80:8080`, `80:http`
 fn port(pair: &str) -> Result<Value> {
     let (port, target) = pair.split_once(':').unwrap_or((pair, pair));
-    let number: u16 = port.parse().map_err(|_| Error::Message(format!("invalid port: {port}")))?;
+    let number: u16 = port.parse().map_err(|_| Error::Message(format!("strconv.ParseUint: parsing {port:?}: invalid syntax")))?;
     let target_value: Value = match target.parse::<u16>() {
         Ok(number) => number.into(),
         Err(_) => target.into(),

@@ -55,10 +55,7 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": {}, "spec": spec});
     let path = format!("/api/v1/namespaces/{}/serviceaccounts/{name}/token", session.namespace()?);
     let answer = session.post(Url::new(path), &request).await.map_err(|error| match error {
-        crate::error::Error::Status(mut status) => {
-            status["message"] = format!("failed to create token: {}", text(&status, "/message")).into();
-            crate::error::Error::Status(status)
-        }
+        crate::error::Error::Status(status) => crate::error::Error::Message(format!("failed to create token: {}", text(&status, "/message"))),
         other => other,
     })?;
     let mut format = Format::of(args)?;

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::command::{COMMAND, Command};
 use crate::error::{Error, Result};
+use crate::fail;
 use crate::files::FILENAMES;
 use crate::flags::{Flag, Parsed};
 use crate::output::age_of;
@@ -40,7 +41,7 @@ async fn run(session: &Session, args: &Parsed) -> Result {
         problems = failed;
     } else {
         if args.args.is_empty() {
-            return Err(session.usage_error("You must specify the type of resource to describe. Use \"kubectl api-resources\" for a complete list of supported resources.\n"));
+            fail!("You must specify the type of resource to describe. Use \"kubectl api-resources\" for a complete list of supported resources.\n");
         }
         for target in targets(session, &args.args).await? {
             let resource = target.resource;
