@@ -30,7 +30,7 @@ pub fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
     out
 }
 
-/// For sub-paths, where an unknown name is an error.
+/// For sub-paths, where an unknown name is an error, and an empty value too: it would be the whole volume.
 pub fn expand_strictly(text: &str, known: &BTreeMap<String, String>) -> Result<String, String> {
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -38,7 +38,7 @@ pub fn expand_strictly(text: &str, known: &BTreeMap<String, String>) -> Result<S
         if let Some(tail) = after.strip_prefix('$') {
             rest = tail;
         } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
-            if !known.contains_key(name) {
+            if known.get(name).is_none_or(String::is_empty) {
                 return Err(format!("missing value for \"{name}\""));
             }
             rest = tail;
@@ -75,6 +75,8 @@ mod tests {
     #[test]
     fn sub_paths_name_what_is_missing() {
         assert_eq!(expand_strictly("a/$(NO)", &BTreeMap::new()), Err("missing value for \"NO\"".to_owned()));
+        let empty = BTreeMap::from([("NO".to_owned(), String::new())]);
+        assert_eq!(expand_strictly("a/$(NO)", &empty), Err("missing value for \"NO\"".to_owned()));
         assert_eq!(expand_strictly("$$(NO)", &BTreeMap::new()), Ok("$(NO)".to_owned()));
     }
 }

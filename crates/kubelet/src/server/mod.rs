@@ -5,6 +5,7 @@
 //! Deliberately absent: the read-only port, debugging handlers (pprof), checkpoints.
 
 mod access;
+mod cadvisor;
 mod logs;
 mod port_forward;
 mod query;
@@ -132,12 +133,16 @@ impl Server {
             (Method::GET, ["healthz", ..]) => text(StatusCode::OK, "ok"),
             (Method::GET, ["pods"]) => self.pods(false),
             (Method::GET, ["runningpods"]) => self.pods(true),
-            (Method::GET, ["containerLogs", namespace, pod, container]) => self.container_logs(namespace, pod, container, &query).await,
+            (Method::GET, ["containerLogs", namespace, pod, container]) => {
+                let upgrade = is_websocket(&request).then_some(request);
+                self.container_logs(upgrade, [namespace, pod, container], &query).await
+            }
             (Method::GET, ["stats", "summary"]) => json(&self.stats.summary(&self.dispatch.views()).await),
             (Method::GET, ["metrics", "resource"]) => metrics(self.stats.resource_metrics(&self.dispatch.views()).await),
             (Method::GET, ["metrics"]) => metrics(self.stats.own_metrics(&self.dispatch.views())),
-            // Scrapers ask for them; there is nothing of that kind to tell.
-            (Method::GET, ["metrics", "cadvisor" | "probes"]) => metrics(String::new()),
+            (Method::GET, ["metrics", "cadvisor"]) => metrics(self.stats.cadvisor_metrics(&self.dispatch.views()).await),
+            // Scrapers ask for it; there is nothing of that kind to tell.
+            (Method::GET, ["metrics", "probes"]) => metrics(String::new()),
             (Method::GET | Method::POST, ["exec" | "attach", namespace, pod, rest @ ..]) if matches!(rest.len(), 1 | 2) => {
                 let (namespace, pod, container) = ((*namespace).to_owned(), (*pod).to_owned(), rest[rest.len() - 1].to_owned());
                 let is_exec = parts[0] == "exec";
@@ -169,7 +174,9 @@ impl Server {
         json(&serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
     }
 
-    async fn container_logs(&self, namespace: &str, pod_name: &str, container: &str, query: &Query) -> Answer {
+    /// `upgrade`: the request, when it wants a WebSocket instead of a body.
+    async fn container_logs(&self, upgrade: Option<Request<Incoming>>, of: [&str; 3], query: &Query) -> Answer {
+        let [namespace, pod_name, container] = of;
         let Some(view) = self.dispatch.find(namespace, pod_name) else {
             return text(StatusCode::NOT_FOUND, "pod does not exist");
         };
@@ -205,6 +212,16 @@ impl Server {
                 },
             }
         });
+        if let Some(request) = upgrade {
+            let Some((protocol, answer, upgraded)) = upgrade_websocket(request, &websocket::READ_PROTOCOLS) else {
+                return text(StatusCode::BAD_REQUEST, "unable to upgrade: no supported subprotocol");
+            };
+            tokio::spawn(async move {
+                let Ok(transport) = upgraded.await else { return };
+                websocket::send(TokioIo::new(transport), &protocol, chunks).await;
+            });
+            return answer;
+        }
         let stream = futures::stream::unfold(chunks, |mut chunks| async move { Some((chunks.recv().await?, chunks)) });
         let body = StreamBody::new(stream.map(|chunk| Ok(Frame::data(chunk)))).boxed_unsync();
         let mut answer = Response::new(body);

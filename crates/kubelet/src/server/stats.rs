@@ -30,7 +30,7 @@ struct Counter {
 }
 
 pub struct Stats {
-    agent: Arc<Agent>,
+    pub(super) agent: Arc<Agent>,
     counters: Mutex<HashMap<String, Counter>>,
 }
 
@@ -134,7 +134,7 @@ impl Stats {
         })
     }
 
-    async fn by_container(&self) -> HashMap<String, ContainerStats> {
+    pub(super) async fn by_container(&self) -> HashMap<String, ContainerStats> {
         let stats = self.agent.runtime.list_container_stats().await.unwrap_or_default();
         stats.into_iter().map(|stats| (stats.container_id.clone(), stats)).collect()
     }
@@ -178,7 +178,7 @@ impl Stats {
         all.push_str(&node.text);
         all.push_str(&pod_cpu.text);
         all.push_str(&pod_memory.text);
-        all.push_str("# HELP resource_scrape_error 1 if there was an error while getting container metrics, 0 otherwise\n# TYPE resource_scrape_error gauge\nresource_scrape_error 0\n");
+        all.push_str("# HELP resource_scrape_error [STABLE] 1 if there was an error while getting container metrics, 0 otherwise\n# TYPE resource_scrape_error gauge\nresource_scrape_error 0\n");
         all
     }
 
@@ -199,27 +199,27 @@ impl Stats {
     }
 }
 
-struct Family {
+pub(super) struct Family {
     name: &'static str,
-    text: String,
+    pub(super) text: String,
 }
 
 impl Family {
-    fn new(name: &'static str, help: &str, kind: &str) -> Family {
+    pub(super) fn new(name: &'static str, help: &str, kind: &str) -> Family {
         Family { name, text: format!("# HELP {name} {help}\n# TYPE {name} {kind}\n") }
     }
 
-    fn add(&mut self, labels: &str, value: f64, millis: i64) {
+    pub(super) fn add(&mut self, labels: &str, value: f64, millis: i64) {
         let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
         let _ = writeln!(self.text, "{}{labels} {value} {millis}", self.name);
     }
 }
 
-fn seconds(nanoseconds: u64) -> f64 {
+pub(super) fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
 }
 
-fn started_at(view: &View, container: &str) -> Option<String> {
+pub(super) fn started_at(view: &View, container: &str) -> Option<String> {
     let status = &view.status;
     let lists = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
     let found = lists.into_iter().flatten().flatten().find(|status| status.name == container)?;

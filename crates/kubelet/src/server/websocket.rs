@@ -33,6 +33,26 @@ pub const REMOTE_PROTOCOLS: [&str; 6] = [
     "",
 ];
 
+/// The subprotocols of what is only read: logs.
+pub const READ_PROTOCOLS: [&str; 3] = ["binary.k8s.io", "base64.binary.k8s.io", ""];
+
+/// One message per chunk, without channels, until there are no more or the reader has gone.
+pub async fn send<T: AsyncRead + AsyncWrite + Unpin + Send>(transport: T, protocol: &str, mut chunks: mpsc::Receiver<Bytes>) {
+    let mut socket = WebSocketStream::from_raw_socket(transport, Role::Server, None).await;
+    while let Some(chunk) = chunks.recv().await {
+        let message = match protocol.starts_with("base64") {
+            true => Message::Text(STANDARD.encode(&chunk).into()),
+            false => Message::Binary(chunk),
+        };
+        if socket.send(message).await.is_err() {
+            return;
+        }
+    }
+    let farewell = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    // Who has gone needs no farewell.
+    let _ = socket.close(Some(farewell)).await;
+}
+
 #[derive(Clone)]
 pub struct Sink {
     channel: u8,
