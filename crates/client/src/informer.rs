@@ -9,11 +9,12 @@
 //! Deliberately absent: resyncs. Controllers are level-triggered and retry by their queue.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kube::{Client, Error};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -41,7 +42,9 @@ pub struct Source {
 
 pub struct Informer<K> {
     cache: Cache<K>,
-    synced: watch::Sender<bool>,
+    synced: AtomicBool,
+    /// Wakes in the order of asking, which `tokio::sync::watch` does not: a run must be repeatable.
+    first_list: Notify,
 }
 
 impl<K: Cached + kube::Resource<DynamicType = ()>> Informer<K> {
@@ -55,7 +58,7 @@ impl<K: Cached + kube::Resource<DynamicType = ()>> Informer<K> {
 impl<K: Cached> Informer<K> {
     /// The same for any collection; `scope.namespace` is taken to be part of the path already.
     pub fn start_at(client: &Client, source: Source, scope: Scope, cancel: CancellationToken) -> Arc<Self> {
-        let informer = Arc::new(Informer { cache: Cache::new(), synced: watch::Sender::new(false) });
+        let informer = Arc::new(Informer { cache: Cache::new(), synced: AtomicBool::new(false), first_list: Notify::new() });
         let reflector = Reflector {
             client: client.clone(),
             collection: Collection {
@@ -79,13 +82,15 @@ impl<K: Cached> Informer<K> {
 
     /// Returns once the first list is in the cache.
     pub async fn synced(&self) {
-        let mut synced = self.synced.subscribe();
-        // The sender lives in `self`, so waiting cannot fail.
-        let _ = synced.wait_for(|synced| *synced).await;
+        let mut listed = std::pin::pin!(self.first_list.notified());
+        listed.as_mut().enable();
+        if !self.has_synced() {
+            listed.await;
+        }
     }
 
     pub fn has_synced(&self) -> bool {
-        *self.synced.borrow()
+        self.synced.load(Ordering::Acquire)
     }
 
     pub fn get(&self, key: &ObjectKey) -> Option<Arc<K>> {
@@ -171,7 +176,8 @@ impl<K: Cached> Sink for TypedSink<K> {
     fn end(&self, resource_version: &str) {
         let listed = std::mem::take(&mut *self.listed.lock());
         self.informer.cache.replace(listed, resource_version);
-        self.informer.synced.send_replace(true);
+        self.informer.synced.store(true, Ordering::Release);
+        self.informer.first_list.notify_waiters();
     }
 
     fn event(&self, kind: &str, json: &str) -> Result<(), serde_json::Error> {

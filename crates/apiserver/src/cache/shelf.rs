@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use parking_lot::RwLock;
 use store::Revision;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::entry::{Entry, Filter, prefix};
@@ -39,6 +39,8 @@ pub struct Shelf {
     state: RwLock<State>,
     /// Wakes watchers; the value is the newest revision that touched the shelf.
     changed: watch::Sender<Revision>,
+    /// For many: wakes in the order of asking, which `changed` does not, and a simulated run must be repeatable.
+    woken: Arc<Notify>,
 }
 
 struct State {
@@ -158,6 +160,7 @@ impl Shelf {
                 revision: 0,
             }),
             changed: watch::Sender::new(0),
+            woken: Arc::default(),
         }
     }
 
@@ -179,7 +182,7 @@ impl Shelf {
         state.ring_floor = revision;
         state.revision = revision;
         drop(state);
-        self.changed.send_replace(revision);
+        self.tell(revision);
     }
 
     /// Events of whole revisions, in order.
@@ -211,7 +214,7 @@ impl Shelf {
         }
         state.revision = newest;
         drop(state);
-        self.changed.send_replace(newest);
+        self.tell(newest);
     }
 
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Entry>> {
@@ -311,8 +314,17 @@ impl Shelf {
         Ok((events, reached))
     }
 
+    fn tell(&self, newest: Revision) {
+        self.changed.send_replace(newest);
+        self.woken.notify_waiters();
+    }
+
     pub fn subscribe(&self) -> watch::Receiver<Revision> {
         self.changed.subscribe()
+    }
+
+    pub fn changes(&self) -> Arc<Notify> {
+        self.woken.clone()
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use store::Revision;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +34,7 @@ pub struct Watch {
     cache: Arc<Cache>,
     shelf: Arc<Shelf>,
     filter: Filter,
-    changed: tokio::sync::watch::Receiver<Revision>,
+    changed: Arc<Notify>,
     cursor: Revision,
     initial: std::vec::IntoIter<Arc<Entry>>,
     initial_end: bool,
@@ -63,7 +64,7 @@ impl Watch {
         timeout: Duration,
         cancel: CancellationToken,
     ) -> Watch {
-        let changed = shelf.subscribe();
+        let changed = shelf.changes();
         let now = Instant::now();
         let (cursor, initial, initial_end) = match start {
             Start::After(revision) => (revision, Vec::new(), false),
@@ -128,21 +129,22 @@ impl Watch {
     /// Waits. None: the watch has ended.
     pub async fn next(&mut self) -> Option<WatchItem> {
         loop {
-            // Before reading the ring, so that no change in between is slept through.
-            self.changed.borrow_and_update();
             if let Some(item) = self.try_next() {
                 return Some(item);
             }
             if self.ended {
                 return None;
             }
+            let changes = self.changed.clone();
+            let mut changed = std::pin::pin!(changes.notified());
+            // Before reading the ring once more, so that no change in between is slept through.
+            changed.as_mut().enable();
+            if let Some(item) = self.try_next() {
+                return Some(item);
+            }
             tokio::select! {
                 biased;
-                changed = self.changed.changed() => {
-                    if changed.is_err() {
-                        return None;
-                    }
-                }
+                () = changed => {}
                 () = self.cancel.cancelled() => {
                     self.ended = true;
                     return None;
