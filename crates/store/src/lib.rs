@@ -4,6 +4,7 @@
 //! event once and in order. Deliberately absent: any knowledge of Kubernetes objects. Keys and values are bytes.
 
 pub mod embedded;
+pub mod etcd;
 pub mod memory;
 mod mvcc;
 mod watchers;
@@ -119,6 +120,8 @@ pub enum StoreError {
     /// The disk is full or failing; nothing was written.
     Io(std::io::Error),
     Corrupt(String),
+    /// etcd cannot be reached or refused; whether a write was done is not known.
+    Etcd(String),
     Closed,
 }
 
@@ -129,6 +132,7 @@ impl std::fmt::Display for StoreError {
             StoreError::FutureRevision { .. } => f.write_str("mvcc: required revision is a future revision"),
             StoreError::Io(cause) => write!(f, "store: {cause}"),
             StoreError::Corrupt(what) => write!(f, "store: corrupt: {what}"),
+            StoreError::Etcd(what) => write!(f, "etcd: {what}"),
             StoreError::Closed => f.write_str("store: closed"),
         }
     }

@@ -220,7 +220,7 @@ impl Plan {
 }
 
 /// One revision holds one version of a key, so only the last write to it counts.
-fn last_of_each_key(mut writes: Vec<Write>) -> Vec<Write> {
+pub(crate) fn last_of_each_key(mut writes: Vec<Write>) -> Vec<Write> {
     if writes.len() > 1 {
         writes.sort_by(|a, b| a.key().cmp(b.key())); // Stable: equal keys stay in order.
         writes.reverse();

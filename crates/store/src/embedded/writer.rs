@@ -240,6 +240,7 @@ fn copy(cause: &StoreError) -> StoreError {
             None => std::io::Error::new(cause.kind(), cause.to_string()),
         }),
         StoreError::Corrupt(what) => StoreError::Corrupt(what.clone()),
+        StoreError::Etcd(what) => StoreError::Etcd(what.clone()),
         StoreError::Compacted { oldest } => StoreError::Compacted { oldest: *oldest },
         StoreError::FutureRevision { current } => StoreError::FutureRevision { current: *current },
         StoreError::Closed => StoreError::Closed,

@@ -9,6 +9,7 @@ use store::embedded::EmbeddedStore;
 use store::memory::MemoryStore;
 use store::{Compare, Event, EventKind, KeyRange, KeyValue, RangeRequest, Revision, Store, StoreError, WatchMessage, Write};
 
+use crate::etcd::Etcd;
 use crate::rules::{delete, put, transaction};
 
 #[derive(Clone, Debug)]
@@ -35,7 +36,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 #[derive(Default)]
 struct Model {
-    /// The state at revision `index + 1`.
+    /// The revision of the first state.
+    base: Revision,
+    /// The state at revision `base + index`.
     states: Vec<BTreeMap<Bytes, KeyValue>>,
     /// kind, key and revision of every change, in order.
     changes: Vec<(EventKind, Bytes, Revision)>,
@@ -44,7 +47,7 @@ struct Model {
 
 impl Model {
     fn revision(&self) -> Revision {
-        self.states.len() as Revision
+        self.base + self.states.len() as Revision - 1
     }
 
     fn newest(&self) -> &BTreeMap<Bytes, KeyValue> {
@@ -81,8 +84,9 @@ impl Model {
 
 async fn check(store: &dyn Store, steps: &[Step]) {
     let all = || KeyRange::prefix("/");
-    let mut model = Model { states: vec![BTreeMap::new()], ..Model::default() };
-    let mut watches = vec![(1, store.watch(all(), 0).await.unwrap())];
+    let base = store.current_revision().await.unwrap();
+    let mut model = Model { base, states: vec![BTreeMap::new()], ..Model::default() };
+    let mut watches = vec![(base, store.watch(all(), 0).await.unwrap())];
     for step in steps {
         match step {
             Step::Commit { guard, writes } => {
@@ -110,12 +114,12 @@ async fn check(store: &dyn Store, steps: &[Step]) {
                 assert_eq!(answer.revision, model.revision());
             }
             Step::Compact { back } => {
-                let revision = (model.revision() - Revision::from(*back)).max(0);
+                let revision = (model.revision() - Revision::from(*back)).max(base - 1);
                 store.compact(revision).await.unwrap();
                 model.compacted = model.compacted.max(revision);
             }
             Step::WatchFrom { back } => {
-                let from = (model.revision() + 3 - Revision::from(*back)).max(1);
+                let from = (model.revision() + 3 - Revision::from(*back)).max(base + 1);
                 match store.watch(all(), from).await {
                     Ok(watch) => watches.push((from - 1, watch)),
                     Err(StoreError::Compacted { .. }) => assert!(from <= model.compacted),
@@ -123,11 +127,11 @@ async fn check(store: &dyn Store, steps: &[Step]) {
                 }
             }
             Step::ReadAt { back, limit } => {
-                let revision = (model.revision() + 1 - Revision::from(*back)).max(1);
+                let revision = (model.revision() + 1 - Revision::from(*back)).max(base);
                 let request = RangeRequest { revision, limit: usize::from(*limit), ..RangeRequest::newest(all()) };
                 match store.range(request).await {
                     Ok(answer) => {
-                        let state = &model.states[revision as usize - 1];
+                        let state = &model.states[(revision - base) as usize];
                         let limit = if *limit == 0 { usize::MAX } else { usize::from(*limit) };
                         let expected: Vec<KeyValue> = state.values().take(limit).cloned().collect();
                         assert_eq!(answer.kvs, expected, "at revision {revision}");
@@ -149,7 +153,7 @@ async fn check(store: &dyn Store, steps: &[Step]) {
             match message.expect("an event within five seconds") {
                 Some(WatchMessage::Events(events)) => {
                     for Event { kind, kv, previous } in events {
-                        let before = model.states[kv.mod_revision as usize - 2].get(&kv.key);
+                        let before = model.states[(kv.mod_revision - base) as usize - 1].get(&kv.key);
                         assert!(previous.is_none() || previous.as_ref() == before);
                         seen.push((kind, kv.key, kv.mod_revision));
                     }
@@ -197,5 +201,19 @@ fn embedded_behaves_as_the_model_with_a_tiny_window() {
         let directory = tempfile::tempdir().unwrap();
         let settings = store::embedded::Settings { window_events: 3, ..Default::default() };
         runtime.block_on(check(&EmbeddedStore::open_with(directory.path(), settings).unwrap(), &steps));
+    });
+}
+
+/// One etcd for all cases: each begins by clearing what the one before has left.
+#[test]
+fn etcd_behaves_as_the_model() {
+    let Some(etcd) = Etcd::start() else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let store = runtime.block_on(async { etcd.store() });
+    cases(30, |steps| {
+        runtime.block_on(async {
+            store.commit(transaction((0..8).map(|key| delete(&format!("/{key}"))).collect::<Vec<_>>())).await.unwrap();
+            check(&store, &steps).await;
+        });
     });
 }

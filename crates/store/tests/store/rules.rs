@@ -11,11 +11,18 @@ use store::{
 };
 use tokio::sync::mpsc;
 
-/// Every engine, each in a new store; the directory lives as long as the store is used.
-pub fn engines() -> Vec<(&'static str, SharedStore, Option<tempfile::TempDir>)> {
+use crate::etcd::Etcd;
+
+/// Every engine, each in a new store; what holds it lives as long as the store is used. etcd only where it is installed.
+pub fn engines() -> Vec<(&'static str, SharedStore, Box<dyn std::any::Any>)> {
     let directory = tempfile::tempdir().unwrap();
     let embedded = EmbeddedStore::open(directory.path()).unwrap();
-    vec![("memory", Arc::new(MemoryStore::new()), None), ("embedded", Arc::new(embedded), Some(directory))]
+    let mut engines: Vec<(&'static str, SharedStore, Box<dyn std::any::Any>)> =
+        vec![("memory", Arc::new(MemoryStore::new()), Box::new(())), ("embedded", Arc::new(embedded), Box::new(directory))];
+    if let Some(etcd) = Etcd::start() {
+        engines.push(("etcd", Arc::new(etcd.store()), Box::new(etcd)));
+    }
+    engines
 }
 
 pub fn put(key: &str, value: &str) -> Write {
