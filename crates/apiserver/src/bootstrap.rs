@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 use store::{Compare, Transaction, Write};
 
+use crate::api_services;
 use crate::authz::{Rule, policy, rbac};
 use crate::cache::{api_version, encode};
 use crate::error::RequestError;
@@ -27,6 +28,8 @@ pub async fn run(server: &Arc<ApiServer>) -> Result<(), RequestError> {
         pending.priorities();
         pending.policy();
         pending.flow_control();
+        pending.api_services();
+        pending.authentication();
         pending.own_service()?;
         if pending.transaction.writes.is_empty() {
             return Ok(());
@@ -139,6 +142,43 @@ impl Pending<'_> {
             let object = flow::fresh(self.server, wanted);
             self.put(kind, "", &name, &object, 0);
         }
+    }
+
+    fn api_services(&mut self) {
+        use api_services::{GROUP, PLURAL};
+        for wanted in api_services::objects(&seconds(self.server.config.clock.now())) {
+            let kind = self.kind(GROUP, PLURAL);
+            let (_, name) = names(&wanted);
+            let entry = self.server.cache.get(kind, "", &name);
+            let object = match &entry {
+                None => {
+                    // Its status stands in it: nobody else writes it.
+                    let status = wanted["status"].clone();
+                    let mut object = self.complete(kind, wanted);
+                    object["status"] = status;
+                    object
+                }
+                Some(entry) => {
+                    let mut object = entry.value();
+                    // One of the same name that leads elsewhere is an administrator's.
+                    if object["spec"].get("service").is_some() || object["spec"] == wanted["spec"] {
+                        continue;
+                    }
+                    object["spec"] = wanted["spec"].clone();
+                    object
+                }
+            };
+            self.put(kind, "", &name, &object, entry.map_or(0, |entry| entry.revision));
+        }
+    }
+
+    /// By what servers of their own (aggregated ones, webhooks) know the cluster's clients.
+    fn authentication(&mut self) {
+        let Some(authority) = self.server.config.client_authority_pem.clone() else { return };
+        self.ensure("", "configmaps", json!({
+            "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+            "data": {"client-ca-file": authority},
+        }), &["data"]);
     }
 
     /// The Service by which pods reach this server, and where it leads.

@@ -80,6 +80,8 @@ pub struct Config {
     pub static_tokens: Vec<StaticToken>,
     /// Whether who shows no credentials is `system:anonymous` (true) or refused.
     pub anonymous: bool,
+    /// Who signs client certificates; published for servers that extend this one.
+    pub client_authority_pem: Option<String>,
     pub authorization: Authorization,
     pub flow: FlowSettings,
     /// None: nothing is recorded.
@@ -104,6 +106,7 @@ impl Config {
             kubelet: None,
             static_tokens: Vec::new(),
             anonymous: true,
+            client_authority_pem: None,
             authorization: Authorization::Rbac,
             flow: FlowSettings::default(),
             audit: None,

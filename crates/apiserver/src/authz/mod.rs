@@ -2,6 +2,7 @@
 //!
 //! Invariant: pure over the watch cache; a binding that was acknowledged counts for the next request.
 
+mod controller_policy;
 mod escalation;
 mod node;
 pub mod policy;

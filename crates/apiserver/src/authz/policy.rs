@@ -5,14 +5,15 @@
 
 use serde_json::{Value, json};
 
+use super::controller_policy::{CONTROLLER_ROLES, all_rules};
 use super::rbac::{Rule, aggregated};
 
-const READ: &str = "get list watch";
+pub const READ: &str = "get list watch";
 const WRITE: &str = "create delete deletecollection patch update";
 const READ_WRITE: &str = "create delete deletecollection get list patch update watch";
 
 /// verbs, groups (`-` for core), resources, names
-type Grant = (&'static str, &'static str, &'static str, &'static str);
+pub type Grant = (&'static str, &'static str, &'static str, &'static str);
 
 struct Role {
     name: &'static str,
@@ -27,8 +28,8 @@ const fn role(name: &'static str, grants: &'static [Grant]) -> Role {
     Role { name, grants, urls: &[], aggregates_to: "" }
 }
 
-const EVENTS: Grant = ("create patch update", "- events.k8s.io", "events", "");
-const LEASE: Grant = ("create get list update watch", "coordination.k8s.io", "leases", "");
+pub const EVENTS: Grant = ("create patch update", "- events.k8s.io", "events", "");
+const LEASE: Grant = ("create", "coordination.k8s.io", "leases", "");
 
 static CLUSTER_ROLES: &[Role] = &[
     Role { name: "cluster-admin", grants: &[("*", "*", "*", "")], urls: &[("*", "*")], aggregates_to: "" },
@@ -79,6 +80,12 @@ static CLUSTER_ROLES: &[Role] = &[
                 "",
             ),
             (READ, "autoscaling", "horizontalpodautoscalers horizontalpodautoscalers/status", ""),
+            (
+                READ,
+                "extensions",
+                "daemonsets daemonsets/status deployments deployments/scale deployments/status ingresses ingresses/status networkpolicies replicasets replicasets/scale replicasets/status replicationcontrollers/scale",
+                "",
+            ),
             (READ, "batch", "cronjobs cronjobs/status jobs jobs/status", ""),
             (READ, "discovery.k8s.io", "endpointslices", ""),
             (READ, "networking.k8s.io", "ingresses ingresses/status networkpolicies", ""),
@@ -115,6 +122,12 @@ static CLUSTER_ROLES: &[Role] = &[
                 "",
             ),
             (WRITE, "autoscaling", "horizontalpodautoscalers", ""),
+            (
+                WRITE,
+                "extensions",
+                "daemonsets deployments deployments/rollback deployments/scale ingresses networkpolicies replicasets replicasets/scale replicationcontrollers/scale",
+                "",
+            ),
             (WRITE, "batch", "cronjobs jobs", ""),
             (WRITE, "networking.k8s.io", "ingresses networkpolicies", ""),
             (WRITE, "policy", "poddisruptionbudgets", ""),
@@ -161,6 +174,7 @@ static CLUSTER_ROLES: &[Role] = &[
             ("get", "resource.k8s.io", "resourceclaims", ""),
             ("create deletecollection get list patch update watch delete", "resource.k8s.io", "resourceslices", ""),
             (READ, "certificates.k8s.io", "clustertrustbundles", ""),
+            ("get", "-", "serviceaccounts", ""),
         ],
     ),
     role(
@@ -182,9 +196,20 @@ static CLUSTER_ROLES: &[Role] = &[
         &[
             (READ, "-", "nodes", ""),
             ("proxy", "-", "nodes", ""),
-            ("*", "-", "nodes/configz nodes/healthz nodes/log nodes/metrics nodes/pods nodes/proxy nodes/spec nodes/stats", ""),
+            ("*", "-", "nodes/configz nodes/healthz nodes/log nodes/metrics nodes/pods nodes/proxy nodes/stats", ""),
         ],
     ),
+    // What a node's proxy, DNS and network have to know; the original's run under names of their own.
+    role(
+        "system:coracle-node",
+        &[
+            (READ, "-", "services nodes namespaces pods", ""),
+            (READ, "discovery.k8s.io", "endpointslices", ""),
+            (READ, "networking.k8s.io", "networkpolicies servicecidrs ipaddresses", ""),
+        ],
+    ),
+    // Whether the name of a node that is to join is still free.
+    role("system:coracle-get-nodes", &[("get", "-", "nodes", "")]),
     role(
         "system:node-bootstrapper",
         &[("create get list watch", "certificates.k8s.io", "certificatesigningrequests", "")],
@@ -218,12 +243,14 @@ static CLUSTER_ROLES: &[Role] = &[
         &[
             EVENTS,
             LEASE,
+            ("get list update watch", "coordination.k8s.io", "leases", "kube-scheduler"),
             (READ, "-", "nodes", ""),
             ("delete get list watch", "-", "pods", ""),
             ("create", "-", "bindings pods/binding", ""),
             ("patch update", "-", "pods/status", ""),
             (READ, "-", "replicationcontrollers services", ""),
-            (READ, "apps", "replicasets statefulsets", ""),
+            (READ, "apps extensions", "replicasets", ""),
+            (READ, "apps", "statefulsets", ""),
             (READ, "policy", "poddisruptionbudgets", ""),
             (READ, "-", "namespaces persistentvolumeclaims persistentvolumes", ""),
             ("create", "authentication.k8s.io", "tokenreviews", ""),
@@ -231,17 +258,15 @@ static CLUSTER_ROLES: &[Role] = &[
             (READ, "storage.k8s.io", "csidrivers csinodes csistoragecapacities storageclasses volumeattachments", ""),
             (READ, "resource.k8s.io", "deviceclasses resourceslices", ""),
             ("get list patch update watch", "resource.k8s.io", "resourceclaims", ""),
-            ("patch update", "resource.k8s.io", "resourceclaims/status", ""),
+            ("get list patch update watch", "resource.k8s.io", "resourceclaims/status", ""),
+            ("get list patch update watch", "-", "pods/finalizers", ""),
             (READ, "scheduling.k8s.io", "priorityclasses", ""),
         ],
     ),
     role("system:kube-dns", &[("list watch", "-", "endpoints services", "")]),
     role(
-        "system:coredns",
-        &[
-            ("list watch", "-", "endpoints namespaces pods services", ""),
-            ("list watch", "discovery.k8s.io", "endpointslices", ""),
-        ],
+        "system:heapster",
+        &[(READ, "-", "events namespaces nodes pods", ""), (READ, "extensions", "deployments", "")],
     ),
     role(
         "system:persistent-volume-provisioner",
@@ -304,15 +329,28 @@ static CLUSTER_ROLE_BINDINGS: &[(&str, &str, &[&str])] = &[
     ),
     ("system:node-proxier", "system:node-proxier", &["User:system:kube-proxy"]),
     ("system:kube-controller-manager", "system:kube-controller-manager", &["User:system:kube-controller-manager"]),
-    // All controllers run under this one name, as in the original without credentials of their own for each.
-    ("system:coracle-controllers", "cluster-admin", &["User:system:kube-controller-manager"]),
+    // All controllers run under this one name, as in the original without credentials of their own for each; there
+    // an administrator must grant what they need, here the role has what all of `system:controller:*` have.
+    ("system:coracle-controllers", "system:coracle-controllers", &["User:system:kube-controller-manager"]),
     ("system:kube-dns", "system:kube-dns", &["ServiceAccount:kube-system/kube-dns"]),
-    ("system:coredns", "system:coredns", &["User:system:coredns"]),
     ("system:kube-scheduler", "system:kube-scheduler", &["User:system:kube-scheduler"]),
     ("system:volume-scheduler", "system:volume-scheduler", &["User:system:kube-scheduler"]),
     // Nodes have this role by the Node authorizer in the original; here RBAC grants what that one leaves to it.
     ("system:node", "system:node", &["Group:system:nodes"]),
+    ("system:coracle-node", "system:coracle-node", &["Group:system:nodes"]),
     ("system:kubelet-bootstrap", "system:node-bootstrapper", &["Group:system:bootstrappers"]),
+    // kubeadm makes the like of these.
+    ("system:coracle-get-nodes", "system:coracle-get-nodes", &["Group:system:bootstrappers"]),
+    (
+        "system:coracle-node-autoapprove-bootstrap",
+        "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+        &["Group:system:bootstrappers"],
+    ),
+    (
+        "system:coracle-node-autoapprove-certificate-rotation",
+        "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+        &["Group:system:nodes"],
+    ),
     (
         "system:service-account-issuer-discovery",
         "system:service-account-issuer-discovery",
@@ -327,6 +365,10 @@ static ROLES: &[(&str, Role)] = &[
         role("extension-apiserver-authentication-reader", &[(READ, "-", "configmaps", "extension-apiserver-authentication")]),
     ),
     ("kube-system", role("system:controller:bootstrap-signer", &[(READ, "-", "secrets", "")])),
+    (
+        "kube-system",
+        role("system:controller:cloud-provider", &[("create get list update watch", "-", "configmaps", ""), EVENTS]),
+    ),
     ("kube-system", role("system:controller:token-cleaner", &[("delete get list watch", "-", "secrets", ""), EVENTS])),
     (
         "kube-system",
@@ -342,6 +384,8 @@ static ROLES: &[(&str, Role)] = &[
             &[("watch", "-", "configmaps", ""), ("get update", "-", "configmaps", "kube-scheduler")],
         ),
     ),
+    // How the cluster is set up, for nodes that join.
+    ("kube-public", role("system:coracle-settings", &[("get", "-", "configmaps", "coracle")])),
     (
         "kube-public",
         role(
@@ -363,13 +407,13 @@ static ROLE_BINDINGS: &[(&str, &str, &str, &[&str])] = &[
         "kube-system",
         "system::leader-locking-kube-controller-manager",
         "system::leader-locking-kube-controller-manager",
-        &["User:system:kube-controller-manager"],
+        &["User:system:kube-controller-manager", "ServiceAccount:kube-system/kube-controller-manager"],
     ),
     (
         "kube-system",
         "system::leader-locking-kube-scheduler",
         "system::leader-locking-kube-scheduler",
-        &["User:system:kube-scheduler"],
+        &["User:system:kube-scheduler", "ServiceAccount:kube-system/kube-scheduler"],
     ),
     (
         "kube-system",
@@ -379,10 +423,17 @@ static ROLE_BINDINGS: &[(&str, &str, &str, &[&str])] = &[
     ),
     (
         "kube-system",
+        "system:controller:cloud-provider",
+        "system:controller:cloud-provider",
+        &["ServiceAccount:kube-system/cloud-provider"],
+    ),
+    (
+        "kube-system",
         "system:controller:token-cleaner",
         "system:controller:token-cleaner",
         &["ServiceAccount:kube-system/token-cleaner"],
     ),
+    ("kube-public", "system:coracle-settings", "system:coracle-settings", &["Group:system:bootstrappers", "Group:system:nodes"]),
     (
         "kube-public",
         "system:controller:bootstrap-signer",
@@ -391,15 +442,23 @@ static ROLE_BINDINGS: &[(&str, &str, &str, &[&str])] = &[
     ),
 ];
 
-fn rules(role: &Role) -> Vec<Rule> {
-    let list = |text: &str| text.split(' ').filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
-    let grants = role.grants.iter().map(|(verbs, groups, resources, names)| Rule {
+fn list(text: &str) -> Vec<String> {
+    text.split(' ').filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+pub fn rules_from(grants: &[Grant]) -> Vec<Rule> {
+    let rule = |(verbs, groups, resources, names): &Grant| Rule {
         verbs: list(verbs),
         api_groups: groups.split(' ').map(|group| if group == "-" { String::new() } else { group.to_owned() }).collect(),
         resources: list(resources),
         resource_names: list(names),
         non_resource_urls: Vec::new(),
-    });
+    };
+    grants.iter().map(rule).collect()
+}
+
+fn rules(role: &Role) -> Vec<Rule> {
+    let grants = rules_from(role.grants).into_iter();
     let urls = role.urls.iter().map(|(verbs, urls)| Rule {
         verbs: list(verbs),
         non_resource_urls: list(urls),
@@ -459,6 +518,11 @@ pub fn objects() -> Vec<(&'static str, Value)> {
         })
         .collect();
     cluster_roles.extend(unions);
+    let controller = |name: &str| format!("system:controller:{name}");
+    cluster_roles.extend(CONTROLLER_ROLES.iter().map(|(name, grants)| {
+        json!({"metadata": metadata("", &controller(name), ""), "rules": rules_from(grants)})
+    }));
+    cluster_roles.push(json!({"metadata": metadata("", "system:coracle-controllers", ""), "rules": all_rules()}));
     let unions: Vec<Option<Vec<Rule>>> = cluster_roles.iter().map(|role| aggregated(role, &cluster_roles)).collect();
     for (role, union) in cluster_roles.iter_mut().zip(unions) {
         if let Some(rules) = union {
@@ -470,6 +534,14 @@ pub fn objects() -> Vec<(&'static str, Value)> {
     objects.extend(CLUSTER_ROLE_BINDINGS.iter().map(|(name, role, list)| {
         let binding = json!({
             "metadata": metadata("", name, ""), "roleRef": role_reference("ClusterRole", role), "subjects": subjects(list),
+        });
+        ("clusterrolebindings", binding)
+    }));
+    objects.extend(CONTROLLER_ROLES.iter().map(|(name, _)| {
+        let account = format!("ServiceAccount:kube-system/{name}");
+        let binding = json!({
+            "metadata": metadata("", &controller(name), ""), "roleRef": role_reference("ClusterRole", &controller(name)),
+            "subjects": subjects(&[&account]),
         });
         ("clusterrolebindings", binding)
     }));

@@ -4,6 +4,8 @@
 
 use std::sync::OnceLock;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
@@ -73,7 +75,7 @@ pub fn kinds_of<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'
 }
 
 /// The same with what is served but described by no schema.
-fn offered() -> Vec<(&'static str, Vec<&'static str>)> {
+pub fn offered() -> Vec<(&'static str, Vec<&'static str>)> {
     let mut groups = groups();
     groups.push((resource_metrics::GROUP, vec![resource_metrics::VERSION]));
     groups
@@ -150,6 +152,9 @@ fn resources(group: &str, version: &str) -> Result<Value, RequestError> {
         if !kind.categories.is_empty() {
             resource["categories"] = json!(kind.categories);
         }
+        if let Some(hash) = storage_version_hash(kind) {
+            resource["storageVersionHash"] = hash.into();
+        }
         list.push(resource);
         for subresource in kind.subresources {
             let mut resource = json!({
@@ -170,6 +175,16 @@ fn resources(group: &str, version: &str) -> Result<Value, RequestError> {
     }
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     Ok(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}))
+}
+
+/// Tells whether two servers store a kind alike: a digest of what is stored.
+fn storage_version_hash(kind: &Kind) -> Option<String> {
+    if kind.storage.is_empty() {
+        return None;
+    }
+    let stored = REGISTRY.iter().find(|own| own.storage == kind.storage && own.conversion.is_none())?;
+    let digest = Sha256::digest(format!("{}/{}/{}", stored.group, stored.version, stored.kind));
+    Some(STANDARD.encode(&digest[..8]))
 }
 
 fn spoken(kind: &Kind, subresource: &Subresource) -> (&'static str, &'static str, &'static str) {

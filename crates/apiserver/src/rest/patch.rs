@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::decode::{Expected, report};
 use super::options::{self, FieldValidation, refuse};
-use super::write::{Change, Written, change_object, create_object, text};
+use super::write::{Change, Rules, Written, change_object, create_object, text};
 use super::{Call, Reply, RequestError, status};
 use crate::http::negotiate::{content_type, unsupported};
 use crate::kinds::{Problem, ProblemReason};
@@ -23,7 +23,7 @@ pub enum Patch {
 
 pub async fn patch(call: &Call) -> Result<Reply, RequestError> {
     let validation = options::check(&call.query, "PatchOptions")?;
-    if matches!(content_type(&call.headers), "application/apply-patch+yaml") {
+    if is_apply(call) {
         return server_side_apply(call, validation).await;
     }
     let patch = read(call)?;
@@ -32,6 +32,10 @@ pub async fn patch(call: &Call) -> Result<Reply, RequestError> {
     let change = Change { make: &make, rules: status::rules(&call.info.subresource), record: true, options: None };
     let written = change_object(call, &change).await?;
     Ok(written.ok_or_else(|| RequestError::not_found(call.kind, call.name()))?.reply(call))
+}
+
+pub fn is_apply(call: &Call) -> bool {
+    content_type(&call.headers) == "application/apply-patch+yaml"
 }
 
 /// The patch in the body.
@@ -137,34 +141,9 @@ fn forbidden(field: &str, why: &str) -> Problem {
 
 /// Server-side apply.
 async fn server_side_apply(call: &Call, validation: FieldValidation) -> Result<Reply, RequestError> {
-    let Some(manager_name) = call.query.get("fieldManager") else {
-        let problem = Problem {
-            reason: ProblemReason::Required,
-            field: "fieldManager".into(),
-            detail: "Required value: is required for apply patch".into(),
-        };
-        return refuse("PatchOptions", vec![problem]).map(|()| unreachable!("there is a problem"));
-    };
     let expected = Expected::of(call.kind);
     let config = read_configuration(call, expected, validation)?;
-    let force = call.query.flag("force");
-    let api_version = crate::cache::api_version(call.kind);
-    let manager =
-        Manager { name: manager_name, api_version: &api_version, subresource: &call.info.subresource, now: call.now };
-    let make = |current: Value| {
-        let mut new = apply::apply(Some(&current), &config, &manager, force, expected.definition)
-            .map_err(refused)?;
-        // The revision of the configuration, where it has one, is the condition.
-        let condition = text(&config, "resourceVersion").to_owned();
-        let metadata = super::write::metadata(&mut new);
-        metadata.remove("resourceVersion");
-        if !condition.is_empty() {
-            metadata.insert("resourceVersion".into(), condition.into());
-        }
-        Ok(new)
-    };
-    let change = Change { make: &make, rules: status::rules(&call.info.subresource), record: false, options: None };
-    if let Some(written) = change_object(call, &change).await? {
+    if let Some(written) = apply_existing(call, &config, status::rules(&call.info.subresource)).await? {
         return Ok(written.reply(call));
     }
     if !call.info.subresource.is_empty() {
@@ -179,27 +158,62 @@ async fn server_side_apply(call: &Call, validation: FieldValidation) -> Result<R
             why: format!("uid mismatch: the provided object specified uid {}, and no existing object was found", text(&config, "uid")),
         });
     }
-    let object = apply::apply(None, &config, &manager, force, expected.definition)
+    let api_version = crate::cache::api_version(call.kind);
+    let object = apply::apply(None, &config, &applier(call, &api_version), call.query.flag("force"), expected.definition)
         .map_err(refused)?;
     match create_object(call, object, false).await {
         // Somebody else was faster: apply to what they made.
         Err(RequestError::AlreadyExists { .. }) => {
-            let written: Option<Written> = change_object(call, &change).await?;
+            let written = apply_existing(call, &config, status::rules(&call.info.subresource)).await?;
             Ok(written.ok_or_else(|| RequestError::not_found(call.kind, call.name()))?.reply(call))
         }
         other => Ok(other?.reply(call)),
     }
 }
 
-fn read_configuration(
+fn applier<'a>(call: &'a Call, api_version: &'a str) -> Manager<'a> {
+    // It is there: reading the configuration has seen to it.
+    let name = call.query.get("fieldManager").unwrap_or("");
+    Manager { name, api_version, subresource: &call.info.subresource, now: call.now }
+}
+
+/// Applies a configuration of the call's kind. None: there is nothing to apply it to.
+pub async fn apply_existing(call: &Call, config: &Value, rules: Rules<'_>) -> Result<Option<Written>, RequestError> {
+    let api_version = crate::cache::api_version(call.kind);
+    let manager = applier(call, &api_version);
+    let definition = Expected::of(call.kind).definition;
+    let make = |current: Value| {
+        let mut new = apply::apply(Some(&current), config, &manager, call.query.flag("force"), definition).map_err(refused)?;
+        // The revision of the configuration, where it has one, is the condition.
+        let condition = text(config, "resourceVersion").to_owned();
+        let metadata = super::write::metadata(&mut new);
+        metadata.remove("resourceVersion");
+        if !condition.is_empty() {
+            metadata.insert("resourceVersion".into(), condition.into());
+        }
+        Ok(new)
+    };
+    change_object(call, &Change { make: &make, rules, record: false, options: None }).await
+}
+
+/// The configuration in the body of an apply.
+pub fn read_configuration(
     call: &Call,
     expected: Expected,
     validation: FieldValidation,
 ) -> Result<Value, RequestError> {
+    if call.query.get("fieldManager").is_none() {
+        let problem = Problem {
+            reason: ProblemReason::Required,
+            field: "fieldManager".into(),
+            detail: "Required value: is required for apply patch".into(),
+        };
+        refuse("PatchOptions", vec![problem])?;
+    }
     let (mut config, mut problems) = api::yaml::to_json(&call.body)
         .map_err(|cause| RequestError::BadRequest(format!("error decoding YAML: {cause}")))?;
-    let wanted = crate::cache::api_version(call.kind);
-    for (field, wanted) in [("kind", call.kind.kind), ("apiVersion", wanted.as_str())] {
+    let wanted = expected.api_version();
+    for (field, wanted) in [("kind", expected.kind), ("apiVersion", wanted.as_str())] {
         match config.get(field).and_then(Value::as_str) {
             None | Some("") => {
                 return Err(RequestError::BadRequest(format!(

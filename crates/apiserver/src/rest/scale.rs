@@ -4,9 +4,11 @@ use api::selector::LabelSelector;
 use serde_json::{Value, json};
 
 use super::decode::{Expected, body};
-use super::patch::{patched, read};
+use super::options::FieldValidation;
+use super::patch::{apply_existing, is_apply, patched, read, read_configuration};
 use super::write::{Change, Rules, change_object, text};
 use super::{Call, Content, Reply, RequestError, options};
+use crate::cache::api_version;
 use crate::error::ObjectName;
 use crate::kinds::{Problem, ProblemReason, ScalePaths, Subresource};
 use crate::views;
@@ -27,9 +29,36 @@ pub async fn update(call: &Call, subresource: &'static Subresource) -> Result<Re
 
 pub async fn patch(call: &Call, subresource: &'static Subresource) -> Result<Reply, RequestError> {
     let validation = options::check(&call.query, "PatchOptions")?;
-    let patch = read(call)?;
     let expected = Expected::speaks(SPEAKS)?;
+    if is_apply(call) {
+        return apply_to_parent(call, subresource, expected, validation).await;
+    }
+    let patch = read(call)?;
     write(call, subresource, &|current| patched(call, &patch, current, expected, validation)).await
+}
+
+/// Server-side apply of a Scale is one of the field that it stands for: it is owned in the object itself.
+async fn apply_to_parent(
+    call: &Call,
+    subresource: &'static Subresource,
+    expected: Expected,
+    validation: FieldValidation,
+) -> Result<Reply, RequestError> {
+    let paths = paths(subresource)?;
+    let scale = read_configuration(call, expected, validation)?;
+    let mut config = json!({
+        "apiVersion": api_version(call.kind), "kind": call.kind.kind, "metadata": scale["metadata"],
+    });
+    if let Some(replicas) = scale.pointer("/spec/replicas") {
+        let number = replicas.as_i64().unwrap_or(0);
+        if number < 0 {
+            return Err(negative(call, number));
+        }
+        set(&mut config, paths.spec_replicas, replicas.clone());
+    }
+    let written = apply_existing(call, &config, Rules::Whole).await?;
+    let written = written.ok_or_else(|| RequestError::not_found(call.kind, call.name()))?;
+    Ok(reply(scale_of(&written.value(), paths)))
 }
 
 type MakeScale<'a> = dyn Fn(Value) -> Result<Value, RequestError> + Send + Sync + 'a;

@@ -23,7 +23,7 @@ pub fn rules(subresource: &str) -> Rules<'static> {
     match subresource {
         "" => Rules::Whole,
         "finalize" => Rules::Part(&crate::kinds::prepare_finalize),
-        "approval" => Rules::Part(&|new, old| keep_all_but(new, old, "/status/conditions")),
+        "approval" => Rules::Part(&keep_all_but_conditions),
         "ephemeralcontainers" => Rules::Part(&|new, old| {
             keep_all_but(new, old, "/spec/ephemeralContainers");
             count_spec_change(new, old);
@@ -33,6 +33,20 @@ pub fn rules(subresource: &str) -> Rules<'static> {
             count_spec_change(new, old);
         }),
         _ => Rules::Status,
+    }
+}
+
+/// Approval is conditions; metadata may come along.
+fn keep_all_but_conditions(new: &mut Value, old: &Value) {
+    let conditions = new.pointer("/status/conditions").cloned();
+    for field in ["spec", "status"] {
+        new[field] = old.get(field).cloned().unwrap_or_else(|| json!({}));
+    }
+    match conditions {
+        Some(conditions) => new["status"]["conditions"] = conditions,
+        None => {
+            new["status"].as_object_mut().map(|status| status.remove("conditions"));
+        }
     }
 }
 
