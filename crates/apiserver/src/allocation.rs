@@ -1,7 +1,7 @@
 //! The seam to what the server hands out by itself: cluster IPs and node ports of Services.
 //!
-//! Invariant: what was handed out for a write that failed, or was a dry run, is taken back when its [`Reservation`]
-//! is dropped without `keep`. Deliberately absent: the allocators (`allocate/`).
+//! Invariant: what is handed out belongs to its [`Reservation`] until that is dropped, and to the stored object from
+//! the moment that the allocator has seen it. Deliberately absent: the allocators (`allocate/`).
 
 use serde_json::Value;
 
@@ -13,25 +13,26 @@ pub trait Allocate: Send + Sync {
     /// Asked on every write: cheap.
     fn handles(&self, kind: &Kind) -> bool;
 
-    /// Called once at start with every stored object that it handles, before the first request.
+    /// Makes its choices repeatable.
+    fn seed(&self, _seed: u64) {}
+
+    /// All stored objects that it handles: at start, and when changes were missed.
     fn load(&self, kind: &Kind, existing: &[Value]);
+
+    /// A stored object changed, by whoever's hand. Told in order, before anything further is handed out.
+    fn changed(&self, kind: &Kind, old: Option<&Value>, new: Option<&Value>);
 
     /// Runs after admission and before validation.
     fn create(&self, kind: &Kind, object: &mut Value) -> Result<Reservation, RequestError>;
 
-    /// Runs after `prepare_update` and before validation. What the old object held and the new one does not is given
-    /// back when the reservation is kept.
+    /// Runs after `prepare_update` and before validation.
     fn update(&self, kind: &Kind, new: &mut Value, old: &Value) -> Result<Reservation, RequestError>;
-
-    /// The object is gone from the store.
-    fn deleted(&self, kind: &Kind, old: &Value);
 }
 
-/// What one write took. Dropped: taken back.
+/// What one write took. Dropped when the write has failed, or when it has been seen in the store.
 #[derive(Default)]
 #[must_use]
 pub struct Reservation {
-    keep: Option<Box<dyn FnOnce() + Send>>,
     take_back: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -41,16 +42,8 @@ impl Reservation {
         Reservation::default()
     }
 
-    /// `keep` runs when the write is durable, `take_back` when it is not.
-    pub fn new(keep: impl FnOnce() + Send + 'static, take_back: impl FnOnce() + Send + 'static) -> Self {
-        Reservation { keep: Some(Box::new(keep)), take_back: Some(Box::new(take_back)) }
-    }
-
-    pub fn keep(mut self) {
-        self.take_back = None;
-        if let Some(keep) = self.keep.take() {
-            keep();
-        }
+    pub fn new(take_back: impl FnOnce() + Send + 'static) -> Self {
+        Reservation { take_back: Some(Box::new(take_back)) }
     }
 }
 

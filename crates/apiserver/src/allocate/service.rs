@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use super::ip_range::IpRange;
@@ -21,6 +23,15 @@ pub struct ServiceAllocator {
 }
 
 struct State {
+    /// What stored Services hold.
+    stored: Taken,
+    /// What writes under way have taken.
+    reserved: Taken,
+    random: StdRng,
+}
+
+#[derive(Default)]
+struct Taken {
     ips: Pool<IpAddr>,
     /// By protocol and number: DNS may have the same number for UDP and TCP.
     ports: Pool<(String, u16)>,
@@ -38,7 +49,7 @@ impl ServiceAllocator {
         ServiceAllocator {
             ranges: config.service_cidrs.into_iter().map(IpRange::new).collect(),
             node_ports: config.node_ports,
-            state: Arc::new(Mutex::new(State { ips: Pool::new(), ports: Pool::new() })),
+            state: Arc::new(Mutex::new(State { stored: Taken::default(), reserved: Taken::default(), random: StdRng::seed_from_u64(rand::random()) })),
         }
     }
 
@@ -56,17 +67,11 @@ impl ServiceAllocator {
         }
         let Draft { taken, problems, .. } = draft;
         if !problems.is_empty() {
-            state.give_back(&taken);
+            state.reserved.give_back(&taken);
             return Err(RequestError::invalid(kind, &name, problems));
         }
-        drop(state);
-        let now = holdings(service);
-        let released = Holdings {
-            ips: held.ips.iter().filter(|ip| !now.ips.contains(ip)).copied().collect(),
-            ports: held.ports.iter().filter(|port| !now.ports.contains(port)).cloned().collect(),
-        };
-        let (kept, dropped) = (self.state.clone(), self.state.clone());
-        Ok(Reservation::new(move || kept.lock().give_back(&released), move || dropped.lock().give_back(&taken)))
+        let state = self.state.clone();
+        Ok(Reservation::new(move || state.lock().reserved.give_back(&taken)))
     }
 
     /// `ipFamilies` and `ipFamilyPolicy`, from what is asked for and what the cluster has.
@@ -263,10 +268,10 @@ impl Draft<'_> {
             return; // Not of the family it stands for: the validation words that, too.
         } else if !range.contains(ip) {
             format!("the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}", range.net)
-        } else if self.state.ips.is_taken(&ip) {
+        } else if self.state.has_ip(&ip) {
             "provided IP is already allocated".to_owned()
         } else {
-            self.state.ips.take(ip);
+            self.state.reserved.ips.take(ip);
             self.taken.ips.push(ip);
             return;
         };
@@ -278,12 +283,12 @@ impl Draft<'_> {
     }
 
     fn find_ip(&mut self, range: &IpRange) -> Option<IpAddr> {
-        if u128::try_from(self.state.ips.len()).unwrap_or(0) >= range.count() {
+        if u128::try_from(self.state.stored.ips.len()).unwrap_or(0) >= range.count() {
             return None;
         }
-        let start = u128::from(rand::random::<u64>());
-        let ip = range.candidates(start).find(|ip| !self.state.ips.is_taken(ip))?;
-        self.state.ips.take(ip);
+        let start = u128::from(self.state.random.next_u64());
+        let ip = range.candidates(start).find(|ip| !self.state.has_ip(ip))?;
+        self.state.reserved.ips.take(ip);
         self.taken.ips.push(ip);
         Some(ip)
     }
@@ -298,7 +303,7 @@ impl Draft<'_> {
 
     fn is_free(&self, protocol: &str, number: u16) -> bool {
         let port = (protocol.to_owned(), number);
-        !self.state.ports.is_taken(&port)
+        !self.state.stored.ports.is_taken(&port) && !self.state.reserved.ports.is_taken(&port)
     }
 
     fn claim_port(&mut self, range: &RangeInclusive<u16>, protocol: &str, number: i64, path: &str) {
@@ -318,17 +323,24 @@ impl Draft<'_> {
     }
 
     fn find_port(&mut self, range: &RangeInclusive<u16>, protocol: &str) -> Option<u16> {
-        ports::candidates(range, rand::random::<u32>()).find(|number| self.is_free(protocol, *number))
+        let start = self.state.random.next_u32();
+        ports::candidates(range, start).find(|number| self.is_free(protocol, *number))
     }
 
     fn take_port(&mut self, protocol: &str, number: u16) {
         let port = (protocol.to_owned(), number);
-        self.state.ports.take(port.clone());
+        self.state.reserved.ports.take(port.clone());
         self.taken.ports.push(port);
     }
 }
 
 impl State {
+    fn has_ip(&self, ip: &IpAddr) -> bool {
+        self.stored.ips.is_taken(ip) || self.reserved.ips.is_taken(ip)
+    }
+}
+
+impl Taken {
     fn take(&mut self, holdings: &Holdings) {
         for ip in &holdings.ips {
             self.ips.take(*ip);
@@ -375,10 +387,25 @@ impl Allocate for ServiceAllocator {
         kind.group.is_empty() && kind.plural == "services"
     }
 
+    fn seed(&self, seed: u64) {
+        self.state.lock().random = StdRng::seed_from_u64(seed);
+    }
+
     fn load(&self, _kind: &Kind, existing: &[Value]) {
         let mut state = self.state.lock();
+        state.stored = Taken::default();
         for service in existing {
-            state.take(&holdings(service));
+            state.stored.take(&holdings(service));
+        }
+    }
+
+    fn changed(&self, _kind: &Kind, old: Option<&Value>, new: Option<&Value>) {
+        let mut state = self.state.lock();
+        if let Some(new) = new {
+            state.stored.take(&holdings(new));
+        }
+        if let Some(old) = old {
+            state.stored.give_back(&holdings(old));
         }
     }
 
@@ -389,10 +416,14 @@ impl Allocate for ServiceAllocator {
     fn update(&self, kind: &Kind, new: &mut Value, old: &Value) -> Result<Reservation, RequestError> {
         self.assign(kind, new, &holdings(old))
     }
+}
 
-    fn deleted(&self, _kind: &Kind, old: &Value) {
-        self.state.lock().give_back(&holdings(old));
-    }
+/// Under what keys servers that share a store agree on who has what: one for each thing that the Service holds.
+pub fn claims(service: &Value) -> Vec<String> {
+    let held = holdings(service);
+    let ips = held.ips.iter().map(|ip| format!("/coracle/allocations/ips/{ip}"));
+    let ports = held.ports.iter().map(|(protocol, number)| format!("/coracle/allocations/ports/{protocol}/{number}"));
+    ips.chain(ports).collect()
 }
 
 #[cfg(test)]
@@ -420,7 +451,8 @@ mod tests {
         let mut object = service(spec);
         match allocator.create(kind(), &mut object) {
             Ok(reservation) => {
-                reservation.keep();
+                allocator.changed(kind(), None, Some(&object));
+                drop(reservation);
                 Ok(object["spec"].clone())
             }
             Err(error) => Err(error.to_string()),
@@ -448,7 +480,7 @@ mod tests {
             create(&allocator, json!({"type": "ClusterIP"})).expect("an address is left");
         }
         assert!(create(&allocator, json!({"type": "ClusterIP"})).expect_err("full").contains("range is full"));
-        allocator.deleted(kind(), &service(made));
+        allocator.changed(kind(), Some(&service(made)), None);
         assert_eq!(create(&allocator, json!({"type": "ClusterIP"})).expect("one is free")["clusterIP"], "10.43.0.10");
     }
 
@@ -493,7 +525,21 @@ mod tests {
         let old = service(dns);
         let mut new = old.clone();
         new["spec"]["ports"] = json!([{"port": 53, "protocol": "UDP", "nodePort": 30000}]);
-        allocator.update(kind(), &mut new, &old).expect("its own").keep();
+        let reservation = allocator.update(kind(), &mut new, &old).expect("its own");
+        allocator.changed(kind(), Some(&old), Some(&new));
+        drop(reservation);
         create(&allocator, port(30000)).expect("TCP 30000 is free again");
+    }
+
+    #[test]
+    fn what_others_wrote_is_seen() {
+        let allocator = allocator();
+        let theirs = service(json!({"type": "ClusterIP", "clusterIPs": ["10.43.0.4"], "ports": [{"nodePort": 30001}]}));
+        allocator.changed(kind(), None, Some(&theirs));
+        let asked = json!({"type": "ClusterIP", "clusterIP": "10.43.0.4"});
+        assert!(create(&allocator, asked.clone()).expect_err("taken").ends_with("provided IP is already allocated"));
+        assert_eq!(claims(&theirs), ["/coracle/allocations/ips/10.43.0.4", "/coracle/allocations/ports/TCP/30001"]);
+        allocator.load(kind(), &[]);
+        create(&allocator, asked).expect("free again");
     }
 }
