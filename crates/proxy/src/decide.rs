@@ -275,7 +275,7 @@ fn health_check(
     Some(HealthCheck { port, local_endpoints: ready.len() })
 }
 
-fn protocol_number(name: &str) -> u8 {
+pub(crate) fn protocol_number(name: &str) -> u8 {
     match name {
         "UDP" => UDP,
         "SCTP" => SCTP,

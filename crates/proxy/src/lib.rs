@@ -7,6 +7,8 @@
 //! `observe` (informers) -> [`decide`] (pure, one Service) -> entries -> [`plan`](state) (what changed) -> one
 //! transaction ([`table`] says what the rules look like).
 //!
+//! NetworkPolicies stand in a table of their own, see [`policy`].
+//!
 //! Deliberately absent: a userspace data path, host ports (the pod network's), names (DNS), and load balancers'
 //! addresses (whoever puts them into a Service's status).
 
@@ -15,9 +17,11 @@ mod endpoints;
 mod entry;
 mod flows;
 mod health;
+mod policy;
 mod run;
 mod slots;
 mod state;
 mod table;
 
+pub use policy::{PolicyConfig, PolicyEnforcer};
 pub use run::{Proxy, ProxyConfig};

@@ -155,7 +155,7 @@ impl Proxy {
 }
 
 /// Never, if it could not be watched.
-async fn tampered(watch: Option<&TableWatch>) {
+pub(crate) async fn tampered(watch: Option<&TableWatch>) {
     match watch {
         Some(watch) => watch.tampered().await,
         None => std::future::pending().await,
