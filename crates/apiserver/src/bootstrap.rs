@@ -37,7 +37,6 @@ pub async fn run(server: &Arc<ApiServer>) -> Result<(), RequestError> {
         let response = server.cache.store().commit(pending.transaction).await?;
         server.cache.reach(response.revision).await?;
         if response.succeeded {
-            pending.reservations.into_iter().for_each(crate::allocation::Reservation::keep);
             return Ok(());
         }
     }
@@ -203,6 +202,7 @@ impl Pending<'_> {
             });
             let mut object = self.complete(services, object);
             if self.server.allocator.handles(services) {
+                self.server.observe_allocations(services);
                 self.reservations.push(self.server.allocator.create(services, &mut object)?);
             }
             self.put(services, "default", "kubernetes", &object, 0);

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
-use store::SharedStore;
+use store::{Revision, SharedStore};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ use crate::audit::{AuditSettings, Auditor};
 use crate::authn::Authenticator;
 use crate::authn::static_tokens::StaticToken;
 use crate::authz::Authorizer;
-use crate::cache::{Cache, Filter, encode};
+use crate::cache::{Cache, Entry, Filter, TooOld, encode};
 use crate::error::RequestError;
 use crate::flow::{FlowControl, FlowSettings};
 use crate::http::body::BoxError;
@@ -44,6 +44,8 @@ use crate::{admission, bootstrap, discovery, expiry, flow, openapi};
 /// Letters that make no words, as the original's.
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX_LEN: usize = 5;
+/// Changes of Services looked at at a time.
+const ALLOCATION_EVENTS: usize = 256;
 /// How often bookkeeping is tried against other writers.
 const UPDATE_ATTEMPTS: usize = 100;
 
@@ -139,6 +141,8 @@ pub struct ApiServer {
     /// What nodes and pods use, while somebody asks.
     pub(crate) usages: Scraper,
     random: Mutex<StdRng>,
+    /// The allocator has been told all up to this revision.
+    allocations_seen: Mutex<Revision>,
 }
 
 /// Why a server could not be made.
@@ -173,13 +177,11 @@ impl ApiServer {
             service_cidrs: config.service_cidrs.clone(),
             node_ports: config.node_ports.clone(),
         });
-        for kind in registry::REGISTRY.iter().copied().filter(|kind| allocator.handles(kind)) {
-            let existing: Vec<Value> =
-                cache.select(kind, &Filter::default(), None, 0).entries.iter().map(|entry| entry.value()).collect();
-            allocator.load(kind, &existing);
-        }
         let random = match config.seed {
-            Some(seed) => StdRng::seed_from_u64(seed),
+            Some(seed) => {
+                allocator.seed(seed);
+                StdRng::seed_from_u64(seed)
+            }
             None => {
                 let mut seed = [0; 32];
                 seed[..16].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
@@ -204,6 +206,7 @@ impl ApiServer {
             openapi: openapi::Documents::default(),
             usages: Scraper::default(),
             random: Mutex::new(random),
+            allocations_seen: Mutex::new(0),
             cache,
             config,
         });
@@ -258,6 +261,33 @@ impl ApiServer {
             .copied()
             .find(|kind| kind.group == group && kind.plural == plural && !kind.storage.is_empty())
             .map(|kind| self.cache.shelf(kind).kind)
+    }
+
+    /// Tells the allocator what has become of the objects of the one kind that it handles. Before it is asked for
+    /// something, and before what a write has reserved is let go.
+    pub(crate) fn observe_allocations(&self, kind: &'static Kind) {
+        let shelf = self.cache.shelf(kind);
+        let mut seen = self.allocations_seen.lock();
+        loop {
+            match shelf.events_after(*seen, ALLOCATION_EVENTS) {
+                Ok((events, reached)) => {
+                    *seen = reached;
+                    if events.is_empty() {
+                        return;
+                    }
+                    for event in events {
+                        let value = |entry: &Option<Arc<Entry>>| entry.as_ref().map(|entry| entry.value());
+                        self.allocator.changed(shelf.kind, value(&event.old).as_ref(), value(&event.new).as_ref());
+                    }
+                }
+                Err(TooOld { .. }) => {
+                    let all = self.cache.select(kind, &Filter::default(), None, 0);
+                    let values: Vec<Value> = all.entries.iter().map(|entry| entry.value()).collect();
+                    self.allocator.load(shelf.kind, &values);
+                    *seen = all.changed;
+                }
+            }
+        }
     }
 
     /// Handles a request of somebody whose credentials are yet to be looked at.

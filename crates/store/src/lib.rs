@@ -218,6 +218,10 @@ pub trait Store: Send + Sync + 'static {
     /// Sends every open watch a `Progress`, in order with its events: how a reader of a quiet range learns that
     /// it has seen all there is.
     async fn request_progress(&self) -> Result<(), StoreError>;
+    /// Whether others write to it, too.
+    fn is_shared(&self) -> bool {
+        false
+    }
 }
 
 pub type SharedStore = Arc<dyn Store>;

@@ -1,13 +1,16 @@
 //! What the server hands out: cluster IPs and node ports of Services.
 //!
-//! Invariant: an address or port belongs to one Service at most. What is taken lives in memory, read from the stored
-//! Services at start; the store needs no bitmap. Deliberately absent: agreement between several API servers over one
-//! store.
+//! Invariant: an address or port belongs to one Service at most. What is taken lives in memory, learnt from the stored
+//! Services as they change; the store needs no bitmap. Servers that share a store may choose the same at once: then
+//! each address and port has a key of its own, written and deleted in the transaction of its Service, so that one of
+//! them has to choose again.
 
 mod ip_range;
 mod pool;
 mod ports;
 mod service;
+
+pub use service::claims;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;

@@ -8,11 +8,13 @@ pub struct Pool<T> {
     taken: HashMap<T, u32>,
 }
 
-impl<T: Hash + Eq> Pool<T> {
-    pub fn new() -> Self {
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
         Pool { taken: HashMap::new() }
     }
+}
 
+impl<T: Hash + Eq> Pool<T> {
     pub fn is_taken(&self, thing: &T) -> bool {
         self.taken.contains_key(thing)
     }

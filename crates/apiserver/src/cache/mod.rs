@@ -25,10 +25,13 @@ pub use entry::{Entry, Filter, api_version, encode, set_revision, spliced};
 pub use shelf::{CacheEvent, Change, EventType, Selected, Shelf, TooOld, json_frame};
 pub use watch::{Start, Watch, WatchItem};
 
+use crate::allocate::claims;
 use crate::error::RequestError;
 use crate::kinds::{Kind, Verbs, registry::REGISTRY};
 
 const ROOT: &str = "/registry/";
+/// The storage of the one kind that holds what the server hands out.
+const SERVICES: &str = "services/specs";
 /// How long a read waits for a revision that this server has not seen yet, as the original.
 const WAIT_FOR_REVISION: Duration = Duration::from_secs(3);
 /// Between attempts to watch the store again.
@@ -233,7 +236,12 @@ impl Cache {
         expected: Revision,
     ) -> Result<Option<Revision>, RequestError> {
         let key = self.shelf(kind).store_key(namespace, name);
-        self.commit(key.clone(), expected, Write::Put { key, value: bytes }).await
+        let mut transaction = Transaction {
+            compares: vec![Compare::ModRevision { key: key.clone(), equals: expected }],
+            writes: vec![Write::Put { key, value: bytes.clone() }],
+        };
+        self.claim(kind, namespace, name, Some(&bytes), &mut transaction);
+        self.commit(transaction).await
     }
 
     /// Deletes if the key is still at `expected`. None: it is not.
@@ -245,12 +253,33 @@ impl Cache {
         expected: Revision,
     ) -> Result<Option<Revision>, RequestError> {
         let key = self.shelf(kind).store_key(namespace, name);
-        self.commit(key.clone(), expected, Write::Delete { key }).await
+        let mut transaction = Transaction {
+            compares: vec![Compare::ModRevision { key: key.clone(), equals: expected }],
+            writes: vec![Write::Delete { key }],
+        };
+        self.claim(kind, namespace, name, None, &mut transaction);
+        self.commit(transaction).await
     }
 
-    async fn commit(&self, key: Bytes, expected: Revision, write: Write) -> Result<Option<Revision>, RequestError> {
-        let compares = vec![Compare::ModRevision { key, equals: expected }];
-        let response = self.store.commit(Transaction { compares, writes: vec![write] }).await?;
+    /// Where others write to the store, too: what the object takes and no longer has is agreed on key by key.
+    fn claim(&self, kind: &Kind, namespace: &str, name: &str, new: Option<&Bytes>, transaction: &mut Transaction) {
+        if kind.storage != SERVICES || !self.store.is_shared() {
+            return;
+        }
+        let old = self.get(kind, namespace, name).map_or_else(Vec::new, |entry| claims(&entry.value()));
+        let new = new.and_then(|bytes| serde_json::from_slice(bytes).ok()).map_or_else(Vec::new, |new| claims(&new));
+        for taken in new.iter().filter(|claim| !old.contains(claim)) {
+            let key = Bytes::from(taken.clone());
+            transaction.compares.push(Compare::ModRevision { key: key.clone(), equals: 0 });
+            transaction.writes.push(Write::Put { key, value: format!("{namespace}/{name}").into() });
+        }
+        for left in old.into_iter().filter(|claim| !new.contains(claim)) {
+            transaction.writes.push(Write::Delete { key: left.into() });
+        }
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Option<Revision>, RequestError> {
+        let response = self.store.commit(transaction).await?;
         if !response.succeeded {
             // What beat this write must be visible to the next attempt.
             let seen = response.current.iter().flatten().map(|kv| kv.mod_revision).max();

@@ -150,6 +150,10 @@ impl Store for EncryptedStore {
     async fn request_progress(&self) -> Result<(), StoreError> {
         self.inner.request_progress().await
     }
+
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
 }
 
 #[cfg(test)]

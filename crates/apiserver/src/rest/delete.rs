@@ -263,9 +263,6 @@ async fn try_delete(
                 return Ok(Some(Outcome::Gone(object)));
             }
             let deleted = server.cache.delete(kind, call.namespace(), name, entry.revision).await?;
-            if deleted.is_some() && server.allocator.handles(kind) {
-                server.allocator.deleted(kind, &object);
-            }
             Ok(deleted.map(|_| Outcome::Gone(object)))
         }
     }

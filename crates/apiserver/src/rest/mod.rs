@@ -142,6 +142,11 @@ pub fn method_not_allowed() -> RequestError {
 
 /// Does what the request asks.
 pub async fn dispatch(call: &Call) -> Result<Reply, RequestError> {
+    let reads = matches!(call.info.verb, "get" | "list" | "watch");
+    if !reads && call.server.cache.store().is_shared() {
+        // What another server has acknowledged is what this write builds on.
+        call.server.cache.fresh().await?;
+    }
     if let Some(subresource) = call.subresource {
         return dispatch_subresource(call, subresource).await;
     }

@@ -163,13 +163,31 @@ pub async fn create_object(call: &Call, object: Value, record: bool) -> Result<W
     unreachable!("the last attempt returns")
 }
 
-async fn create_named(call: &Call, mut object: Value, record: bool) -> Result<Written, RequestError> {
+async fn create_named(call: &Call, object: Value, record: bool) -> Result<Written, RequestError> {
+    if !call.server.allocator.handles(call.store_kind) {
+        return try_create(call, object, record).await?.ok_or_else(|| RequestError::modified(call.store_kind, call.name()));
+    }
+    for _ in 0..ATTEMPTS {
+        if let Some(written) = try_create(call, object.clone(), record).await? {
+            return Ok(written);
+        }
+    }
+    Err(RequestError::modified(call.store_kind, text(&object, "name")))
+}
+
+/// None: what the server assigned was given to another object meanwhile.
+async fn try_create(call: &Call, mut object: Value, record: bool) -> Result<Option<Written>, RequestError> {
     let kind = call.store_kind;
     let server = &call.server;
     let name = text(&object, "name").to_owned();
     server.admission.mutate(&call.attributes(Operation::Create, &name, None), &mut object).await?;
     (kind.prepare_create)(&mut object);
-    let reservation = if server.allocator.handles(kind) { Some(server.allocator.create(kind, &mut object)?) } else { None };
+    let reservation = if server.allocator.handles(kind) {
+        server.observe_allocations(kind);
+        Some(server.allocator.create(kind, &mut object)?)
+    } else {
+        None
+    };
     if record {
         let api_version = crate::cache::api_version(call.kind);
         apply::record_update(None, &mut object, &manager(call, &api_version), definition(kind));
@@ -190,15 +208,17 @@ async fn create_named(call: &Call, mut object: Value, record: bool) -> Result<Wr
         return Err(already_exists(kind, &name, Some(&existing)));
     }
     if is_dry_run(&call.query) {
-        return Ok(Written { bytes, revision: 0, created: true });
+        return Ok(Some(Written { bytes, revision: 0, created: true }));
     }
     match server.cache.put(kind, call.namespace(), &name, bytes.clone(), 0).await? {
         Some(revision) => {
-            if let Some(reservation) = reservation {
-                reservation.keep();
+            if reservation.is_some() {
+                server.observe_allocations(kind);
             }
-            Ok(Written { bytes, revision, created: true })
+            Ok(Some(Written { bytes, revision, created: true }))
         }
+        // Not the object stood in the way but another Service that was given the same address.
+        None if reservation.is_some() && server.cache.get(kind, call.namespace(), &name).is_none() => Ok(None),
         None => Err(already_exists(kind, &name, server.cache.get(kind, call.namespace(), &name).as_deref())),
     }
 }
@@ -286,7 +306,12 @@ async fn try_change(call: &Call, change: &Change<'_>, entry: &Arc<Entry>) -> Res
     }
     // Statuses do not hold what the server hands out.
     let allocates = matches!(change.rules, Rules::Whole) && server.allocator.handles(kind);
-    let reservation = if allocates { Some(server.allocator.update(kind, &mut new, &old)?) } else { None };
+    let reservation = if allocates {
+        server.observe_allocations(kind);
+        Some(server.allocator.update(kind, &mut new, &old)?)
+    } else {
+        None
+    };
     if change.record {
         let api_version = crate::cache::api_version(call.kind);
         apply::record_update(Some(&old), &mut new, &manager(call, &api_version), definition(kind));
@@ -328,11 +353,8 @@ async fn try_change(call: &Call, change: &Change<'_>, entry: &Arc<Entry>) -> Res
     };
     match revision {
         Some(revision) => {
-            if let Some(reservation) = reservation {
-                reservation.keep();
-            }
-            if delete && server.allocator.handles(kind) {
-                server.allocator.deleted(kind, &old);
+            if reservation.is_some() {
+                server.observe_allocations(kind);
             }
             Ok(Some(Written { bytes, revision, created: false }))
         }

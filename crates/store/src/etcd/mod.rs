@@ -280,6 +280,10 @@ impl Store for EtcdStore {
         });
         Ok(())
     }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
 }
 
 /// A copy of its own: what prost cuts out would keep the whole answer alive.
