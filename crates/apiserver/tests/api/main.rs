@@ -1,9 +1,12 @@
 //! The API server over the in-memory store, through its in-process service: requests in, answers out.
 
 mod access;
+mod auth;
 mod discovery;
+mod flow;
 mod harness;
 mod reads;
+mod roundtrip;
 mod streams;
 mod tls;
 mod watches;
