@@ -6,5 +6,6 @@
 pub mod cluster;
 pub mod conformance;
 pub mod image;
+pub mod machines;
 pub mod registry;
 pub mod session;

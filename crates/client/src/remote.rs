@@ -215,11 +215,16 @@ pub async fn authority_of(server: &str, sha256: [u8; 32]) -> Result<String, Remo
     }
 }
 
-/// SHA-256 of the first certificate of a PEM text, in hexadecimal digits: what a join token carries.
-pub fn authority_hash(authority_pem: &str) -> Result<String, RemoteError> {
+/// SHA-256 of the first certificate (DER) of a PEM text: what a join token carries.
+pub fn authority_digest(authority_pem: &str) -> Result<[u8; 32], RemoteError> {
     let certificate = CertificateDer::from_pem_slice(authority_pem.as_bytes())
         .map_err(|cause| RemoteError::Certificate(cause.to_string()))?;
-    Ok(hex(&Sha256::digest(&certificate)))
+    Ok(Sha256::digest(&certificate).into())
+}
+
+/// [`authority_digest`] in hexadecimal digits.
+pub fn authority_hash(authority_pem: &str) -> Result<String, RemoteError> {
+    Ok(hex(&authority_digest(authority_pem)?))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -4,8 +4,8 @@
 //! Invariant: nothing is signed that was not approved and that its signer's rules, as documented for
 //! `kubernetes.io/*` signers, do not allow.
 //!
-//! Deliberately absent: the signer `kubernetes.io/legacy-unknown`, which the v1 API refuses, and approval of kubelets'
-//! serving certificates, which is a person's business as in the original.
+//! Deliberately absent: the signer `kubernetes.io/legacy-unknown`, which the v1 API refuses. Other than in the original,
+//! kubelets' serving certificates need no person if they are for just what the Node says of itself.
 
 pub(crate) mod approving;
 mod authority;

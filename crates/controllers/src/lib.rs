@@ -7,6 +7,7 @@
 //! Deliberately absent: any access to the store, and any time but the clock that is handed in.
 
 mod autoscaler;
+mod bootstrap_tokens;
 mod certificates;
 mod cluster_roles;
 mod context;
@@ -41,6 +42,7 @@ mod volumes;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::clock::Clock;
 use client::{Informers, Rest};
@@ -52,6 +54,10 @@ use context::Context;
 pub use load_balancer::{ANNOUNCER as ANNOUNCING_NODE, AddressPool, ingress as ingress_addresses};
 use runner::{Controller, Queue};
 pub use volumes::local_path::{LocalDirectories, OwnMachine};
+
+/// The original's `--cluster-signing-duration` and `--node-monitor-grace-period`.
+const DEFAULT_SIGNING_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+const DEFAULT_NODE_MONITOR_GRACE_PERIOD: Duration = Duration::from_secs(50);
 
 /// What every cluster has to say; all else has the original's defaults and is set on `ControllerManager`.
 #[derive(Clone, Debug)]
@@ -68,6 +74,8 @@ struct Settings {
     terminated_pod_threshold: usize,
     local_paths: Option<volumes::local_path::LocalPaths>,
     signing_key_pem: Option<String>,
+    signing_duration: Duration,
+    node_monitor_grace_period: Duration,
     load_balancers: LoadBalancerSettings,
 }
 
@@ -98,6 +106,8 @@ impl ControllerManager {
             terminated_pod_threshold: 12_500,
             local_paths: None,
             signing_key_pem: None,
+            signing_duration: DEFAULT_SIGNING_DURATION,
+            node_monitor_grace_period: DEFAULT_NODE_MONITOR_GRACE_PERIOD,
             load_balancers: LoadBalancerSettings::default(),
         };
         ControllerManager { client, informers, clock, settings }
@@ -129,6 +139,18 @@ impl ControllerManager {
 
     pub fn load_balancers(mut self, settings: LoadBalancerSettings) -> Self {
         self.settings.load_balancers = settings;
+        self
+    }
+
+    /// How long a certificate lasts when its request does not ask for less.
+    pub fn signing_duration(mut self, duration: Duration) -> Self {
+        self.settings.signing_duration = duration;
+        self
+    }
+
+    /// A node that gives no sign of life for so long is taken for dead.
+    pub fn node_monitor_grace_period(mut self, duration: Duration) -> Self {
+        self.settings.node_monitor_grace_period = duration;
         self
     }
 
@@ -170,6 +192,8 @@ impl ControllerManager {
             Arc::new(certificates::signing::Signing::new(context)),
             Arc::new(certificates::cleaning::Cleaning::new(context)),
             Arc::new(token_secrets::TokenSecrets::new(context)),
+            Arc::new(bootstrap_tokens::TokenCleaner::new(context)),
+            Arc::new(bootstrap_tokens::BootstrapSigner::new(context)),
             Arc::new(autoscaler::HorizontalAutoscaler::new(context)),
         ];
         if !context.settings.load_balancers.disabled {

@@ -3,9 +3,15 @@
 //! Invariant: a flag wins over the file, the file over the default; an unknown key is an error that names it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
 
+use crate::api_flags::ApiFlags;
+use crate::datastore::Datastore;
+use controllers::AddressPool;
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 use ipnet::IpNet;
 
@@ -46,9 +52,14 @@ const SETTINGS: &[Setting] = &[
     value("cluster-domain", "cluster.local", "Domain of the cluster"),
     value("service-node-port-range", "30000-32767", "Ports for NodePort Services"),
     Setting { name: "nodeport-addresses", default: "", help: "CIDRs of the node addresses that serve NodePorts (default: all)", kind: SettingKind::List },
+    Setting { name: "load-balancer-pool", default: "", help: "Addresses for Services of type LoadBalancer, CIDRs or FIRST-LAST (default: the nodes' own)", kind: SettingKind::List },
     value("kubelet-port", "10250", "Port of the kubelet's API"),
     value("max-pods", "110", "Pods that this node takes at most"),
-    value("token", "", "Shared secret for nodes that join"),
+    value("network-backend", "vxlan", "How pods reach other nodes: vxlan, host-gw (plain routes, where all nodes share a wire) or none"),
+    value("node-lease-duration", "40s", "The node's lease lasts so long, and is renewed after a quarter of it"),
+    value("node-monitor-grace-period", "50s", "A node that is silent for so long is taken for dead"),
+    value("cluster-signing-duration", "8760h", "How long certificates last that are signed upon request"),
+    value("token", "", "The token by which this machine joins; on a server, the secret of all servers of one datastore"),
     value("write-kubeconfig", "", "Also write the admin kubeconfig to this file"),
     value("datastore-endpoint", "", "etcd to use in place of the embedded store, http(s)://HOST:2379[,...]"),
     value("datastore-cafile", "", "CA certificate of the etcd servers"),
@@ -56,8 +67,19 @@ const SETTINGS: &[Setting] = &[
     value("datastore-keyfile", "", "Client key for etcd"),
     value("container-runtime-endpoint", "", "CRI endpoint to use in place of the embedded runtime, unix:///..."),
     value("private-registry", "/etc/coracle/registries.yaml", "Mirrors, credentials and TLS of registries"),
-    Setting { name: "disable", default: "", help: "Built-in parts to leave out: dns, proxy, scheduler, controller-manager, local-storage", kind: SettingKind::List },
+    Setting { name: "disable", default: "", help: "Built-in parts to leave out: dns, proxy, scheduler, controller-manager, local-storage, servicelb, network-policy", kind: SettingKind::List },
     Setting { name: "disable-agent", default: "", help: "Control plane alone: no node on this machine", kind: SettingKind::Switch },
+    value("audit-policy-file", "", "Which requests are recorded: an audit.k8s.io/v1 Policy"),
+    value("audit-log-path", "", "Where requests are recorded, - for the standard output"),
+    value("audit-log-maxage", "0", "Days after which old audit logs go, 0 for never"),
+    value("audit-log-maxbackup", "0", "Old audit logs that are kept, 0 for all"),
+    value("audit-log-maxsize", "0", "Megabytes after which a new audit log is begun, 0 for never"),
+    value("encryption-provider-config", "", "Which resources are stored encrypted: an EncryptionConfiguration"),
+    value("token-auth-file", "", "Static tokens: lines token,user,uid[,\"groups\"]"),
+    value("anonymous-auth", "true", "Whether requests without credentials are system:anonymous, or refused"),
+    value("enable-priority-and-fairness", "true", "Whether flow schemas and priority levels count"),
+    value("max-requests-inflight", "400", "Reads at work at once"),
+    value("max-mutating-requests-inflight", "200", "Writes at work at once"),
     value("v", "2", "Log verbosity, 0 to 10"),
 ];
 
@@ -77,13 +99,55 @@ pub struct Config {
     pub cluster_domain: String,
     pub node_ports: (u16, u16),
     pub nodeport_addresses: Vec<IpNet>,
+    pub load_balancer_pool: Option<AddressPool>,
+    pub network_backend: NetworkBackend,
+    /// The number of the cluster's VXLAN; follows from its CA.
+    pub vxlan_id: u32,
+    pub node_lease_duration: Duration,
+    pub node_monitor_grace_period: Duration,
+    pub cluster_signing_duration: Duration,
+    pub token: String,
+    pub datastore: Datastore,
     pub kubelet_port: u16,
     pub max_pods: u32,
     pub write_kubeconfig: Option<PathBuf>,
     pub private_registry: PathBuf,
     pub disable: Vec<String>,
+    pub api: ApiFlags,
     pub disable_agent: bool,
     pub verbosity: u8,
+}
+
+/// How pods reach those of other nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkBackend {
+    Vxlan,
+    HostGateway,
+    /// Somebody else sees to it.
+    None,
+}
+
+impl FromStr for NetworkBackend {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "vxlan" => Ok(NetworkBackend::Vxlan),
+            "host-gw" => Ok(NetworkBackend::HostGateway),
+            "none" => Ok(NetworkBackend::None),
+            _ => Err("expected vxlan, host-gw or none"),
+        }
+    }
+}
+
+impl fmt::Display for NetworkBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NetworkBackend::Vxlan => "vxlan",
+            NetworkBackend::HostGateway => "host-gw",
+            NetworkBackend::None => "none",
+        })
+    }
 }
 
 /// The flags, for a clap command.
@@ -177,7 +241,7 @@ fn parse_file(text: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
 fn check(values: &BTreeMap<&str, Vec<String>>) -> Result<Config, String> {
     let one = |name: &str| values.get(name).and_then(|it| it.first()).map_or("", String::as_str);
     let many = |name: &str| values.get(name).cloned().unwrap_or_default();
-    for unsupported in ["datastore-endpoint", "container-runtime-endpoint", "token"] {
+    for unsupported in ["container-runtime-endpoint"] {
         if !one(unsupported).is_empty() {
             return Err(format!("--{unsupported} is not supported yet"));
         }
@@ -199,11 +263,20 @@ fn check(values: &BTreeMap<&str, Vec<String>>) -> Result<Config, String> {
             .iter()
             .map(|text| parse("nodeport-addresses", text))
             .collect::<Result<_, _>>()?,
+        load_balancer_pool: address_pool(&many("load-balancer-pool"))?,
+        network_backend: parse("network-backend", one("network-backend"))?,
+        vxlan_id: 1,
+        node_lease_duration: positive("node-lease-duration", one("node-lease-duration"))?,
+        node_monitor_grace_period: positive("node-monitor-grace-period", one("node-monitor-grace-period"))?,
+        cluster_signing_duration: positive("cluster-signing-duration", one("cluster-signing-duration"))?,
+        token: one("token").to_string(),
+        datastore: Datastore::of(&one)?,
         kubelet_port: parse("kubelet-port", one("kubelet-port"))?,
         max_pods: parse("max-pods", one("max-pods"))?,
         write_kubeconfig: Some(one("write-kubeconfig")).filter(|it| !it.is_empty()).map(PathBuf::from),
         private_registry: one("private-registry").into(),
         disable: many("disable"),
+        api: ApiFlags::parse(&one)?,
         disable_agent: parse("disable-agent", one("disable-agent"))?,
         verbosity: parse("v", one("v"))?,
     };
@@ -214,7 +287,7 @@ fn check(values: &BTreeMap<&str, Vec<String>>) -> Result<Config, String> {
     if pods.contains(&services) || services.contains(&pods) {
         return Err(format!("--cluster-cidr {pods} and --service-cidr {services} overlap"));
     }
-    const PARTS: &[&str] = &["dns", "proxy", "scheduler", "controller-manager", "local-storage"];
+    const PARTS: &[&str] = &["dns", "proxy", "scheduler", "controller-manager", "local-storage", "servicelb", "network-policy"];
     match config.disable.iter().find(|part| !PARTS.contains(&part.as_str())) {
         Some(part) => Err(format!("--disable {part}: unknown; one of {}", PARTS.join(", "))),
         None => Ok(config),
@@ -226,6 +299,22 @@ where
     T::Err: std::fmt::Display,
 {
     text.parse().map_err(|cause| format!("--{name} {text:?}: {cause}"))
+}
+
+/// As Go writes them: `90s`, `1m30s`, `24h`; `0` needs no unit.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| "expected a duration such as 90s, 1m30s or 24h".to_string())?;
+    Duration::try_from(parsed).map_err(|_| "must not be negative".to_string())
+}
+
+fn positive(name: &str, text: &str) -> Result<Duration, String> {
+    match duration(text) {
+        Ok(duration) if duration.is_zero() => Err(format!("--{name} {text:?}: must be more than 0")),
+        parsed => parsed.map_err(|problem| format!("--{name} {text:?}: {problem}")),
+    }
 }
 
 fn optional(name: &str, text: &str) -> Result<Option<IpAddr>, String> {
@@ -248,6 +337,14 @@ fn node_name(given: &str) -> Result<String, String> {
         Some(problem) => Err(format!("--node-name {name:?}: {problem}")),
         None => Ok(name),
     }
+}
+
+fn address_pool(texts: &[String]) -> Result<Option<AddressPool>, String> {
+    let texts: Vec<String> = texts.iter().filter(|text| !text.is_empty()).cloned().collect();
+    if texts.is_empty() {
+        return Ok(None);
+    }
+    AddressPool::parse(&texts).map(Some).map_err(|cause| format!("--load-balancer-pool {cause}"))
 }
 
 fn port_range(text: &str) -> Result<(u16, u16), String> {
@@ -282,8 +379,14 @@ mod tests {
         check_error("cluster-dns: 10.1.0.1", "not within --service-cidr");
         check_error("cluster-cidr: 10.0.0.0/8", "overlap");
         check_error("service-node-port-range: 5-1", "expected FIRST-LAST");
+        check_error("max-requests-inflight: many", "--max-requests-inflight \"many\": expected a number");
+        check_error("anonymous-auth: perhaps", "expected true or false");
         check_error("disable: [traefik]", "--disable traefik: unknown");
         check_error("node-name: A_b", "--node-name");
-        check_error("datastore-endpoint: http://x", "not supported yet");
+        check_error("load-balancer-pool: [x]", "--load-balancer-pool \"x\": expected an IPv4 CIDR");
+        check_error("datastore-endpoint: x", "expected the URL of an etcd");
+        check_error("network-backend: ipip", "expected vxlan, host-gw or none");
+        check_error("node-lease-duration: soon", "expected a duration such as 90s");
+        check_error("node-lease-duration: 0", "must be more than 0");
     }
 }

@@ -14,15 +14,27 @@ pub struct Instance {
     pub name: String,
     /// At most 15 bytes, as the kernel wants.
     pub bridge: String,
+    /// The overlay's device, likewise.
+    pub vxlan: String,
 }
 
 impl Instance {
     pub fn of(data_dir: &Path) -> Instance {
         if data_dir == Path::new(DEFAULT_DATA_DIR) {
-            return Instance { data_dir: data_dir.into(), name: "coracle".into(), bridge: "coracle0".into() };
+            return Instance {
+                data_dir: data_dir.into(),
+                name: "coracle".into(),
+                bridge: "coracle0".into(),
+                vxlan: "coracle.vxlan".into(),
+            };
         }
         let hash = api::hash::fnv32a(data_dir.to_string_lossy().as_bytes());
-        Instance { data_dir: data_dir.into(), name: format!("coracle-{hash:08x}"), bridge: format!("cor{hash:08x}") }
+        Instance {
+            data_dir: data_dir.into(),
+            name: format!("coracle-{hash:08x}"),
+            bridge: format!("cor{hash:08x}"),
+            vxlan: format!("corv{hash:08x}"),
+        }
     }
 
     /// Whether it is the installation that owns the machine.
@@ -32,6 +44,11 @@ impl Instance {
 
     pub fn tls(&self) -> PathBuf {
         self.data_dir.join("server/tls")
+    }
+
+    /// The secret of the servers that share a datastore.
+    pub fn server_token(&self) -> PathBuf {
+        self.data_dir.join("server/token")
     }
 
     pub fn store(&self) -> PathBuf {
@@ -71,6 +88,21 @@ impl Instance {
         self.data_dir.join("agent/kubelet")
     }
 
+    /// Certificates of a node that has joined a cluster.
+    pub fn pki(&self) -> PathBuf {
+        self.data_dir.join("agent/pki")
+    }
+
+    /// Addresses of the cluster's servers, as last seen by a node.
+    pub fn servers(&self) -> PathBuf {
+        self.data_dir.join("agent/servers.json")
+    }
+
+    /// How the cluster is set up, as last seen by a node.
+    pub fn cluster_settings(&self) -> PathBuf {
+        self.data_dir.join("agent/cluster.json")
+    }
+
     pub fn network(&self) -> PathBuf {
         self.data_dir.join("agent/network")
     }
@@ -94,6 +126,6 @@ mod tests {
         assert_eq!(Instance::of(Path::new("/var/lib/coracle")).bridge, "coracle0");
         let (a, b) = (Instance::of(Path::new("/tmp/a")), Instance::of(Path::new("/tmp/b")));
         assert_ne!(a.name, b.name);
-        assert!(a.bridge.len() <= 15);
+        assert!(a.bridge.len() <= 15 && a.vxlan.len() <= 15);
     }
 }

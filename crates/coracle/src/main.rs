@@ -2,9 +2,16 @@
 //!
 //! Invariant: no logic of Kubernetes lives here. Deliberately absent: anything that a component could know itself.
 
+mod agent;
+mod announce;
+mod api_flags;
+mod cluster_settings;
 mod commands;
 mod config;
+mod datastore;
+mod flat_network;
 mod instance;
+mod join_token;
 mod kubeconfig;
 mod local;
 mod manifests;

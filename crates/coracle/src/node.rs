@@ -1,4 +1,4 @@
-//! The node's half of a server: images, runtime, network, kubelet, proxy, DNS; and taking it all down again.
+//! The node's half of a server, and all of an agent: images, runtime, network, kubelet, proxy, DNS; and taking it all down again.
 
 use std::fs;
 use std::io;
@@ -9,19 +9,22 @@ use std::sync::Arc;
 use api::clock::Clock;
 use client::Informers;
 use ipnet::{IpNet, Ipv4Net};
+use k8s_openapi::api::core::v1::Node;
 use kubelet::{Kubelet, KubeletConfig, ServerConfig};
-use net::pod_network::{BridgeConfig, BridgeNetwork};
+use net::pod_network::BridgeNetwork;
 use nix::mount::{MntFlags, umount2};
-use proxy::{Proxy, ProxyConfig};
+use proxy::{PolicyConfig, PolicyEnforcer, Proxy, ProxyConfig};
 use runtime::cri::RuntimeService;
 use runtime::embedded::{EmbeddedConfig, EmbeddedRuntime};
 use runtime::image::{ImageStore, RegistriesConfig};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::flat_network::FlatNetwork;
 use crate::instance::Instance;
-use crate::local;
 use crate::pod_network::{Bridge, Leaving};
+use crate::{announce, flat_network, local};
 
 const NODE_PREFIX_LENGTH: u8 = 24;
 const DNS_PORT: u16 = 53;
@@ -47,24 +50,24 @@ pub async fn start(
     make_private(&instance.run())?;
     let registries = RegistriesConfig::read(&config.private_registry)?;
     let images = ImageStore::open(&instance.image_store(), registries).map_err(named(&instance.image_store()))?;
-    let pod_cidr = first_pod_cidr(config.cluster_cidr)?;
-    let bridge = BridgeNetwork::ensure(bridge_config(instance, pod_cidr, config.cluster_cidr, config.service_cidr)?)
-        .map_err(|cause| format!("pod network: {cause}"))?;
+    let network = Arc::new(Bridge::default());
     let embedded = EmbeddedConfig {
         root_dir: instance.runtime(),
         state_dir: instance.run(),
-        network: Arc::new(Bridge(bridge.clone())),
+        network: network.clone(),
         images: images.clone(),
         shim_exe: PathBuf::from("/proc/self/exe"),
     };
     let runtime = EmbeddedRuntime::start(embedded).await.map_err(|cause| format!("container runtime: {cause}"))?;
 
-    let live = runtime.list_pod_sandboxes().await.map_err(|cause| cause.to_string())?;
-    bridge
-        .collect_garbage(live.into_iter().map(|pod| pod.id))
-        .await
-        .map_err(|cause| format!("pod network: {cause}"))?;
-    tokio::spawn(keep_rules(bridge.clone(), cancel.clone()));
+    let flat = FlatNetwork {
+        config: config.clone(),
+        instance: instance.clone(),
+        node_ip,
+        bridge: network.clone(),
+        runtime: runtime.clone(),
+    };
+    tokio::spawn(flat.run(control_plane.informers.of::<Node>(), cancel.clone()));
     tokio::spawn(import_archives(images.clone(), instance.image_archives()));
     let (socket, listed, stop) = (instance.socket(), images.clone(), cancel.clone());
     tokio::spawn(async move {
@@ -72,16 +75,38 @@ pub async fn start(
             tracing::error!(socket = %socket.display(), %cause, "the local socket is closed");
         }
     });
-    start_kubelet(config, instance, node_ip, pod_cidr, &control_plane, (runtime, images), cancel);
+    let node_changed = Arc::new(Notify::new());
+    start_kubelet(config, instance, node_ip, &control_plane, (runtime, images), node_changed.clone(), cancel);
     let enabled = |part: &str| !config.disable.iter().any(|disabled| disabled == part);
     if enabled("proxy") {
         start_proxy(config, instance, &control_plane.informers, cancel)?;
     }
-    if enabled("dns") {
-        bridge.add_local_address(config.cluster_dns).map_err(|cause| format!("cluster DNS address: {cause}"))?;
-        start_dns(config, &control_plane.informers, cancel);
+    if enabled("network-policy") {
+        start_policies(config, instance, &control_plane.informers, cancel)?;
     }
+    let (config, informers, cancel) = (config.clone(), control_plane.informers, cancel.clone());
+    tokio::spawn(async move {
+        let bridge = network.up().await;
+        node_changed.notify_one();
+        start_on_bridge(&config, bridge, &informers, &cancel);
+    });
     Ok(())
+}
+
+/// What lives on the pods' bridge and so comes after it.
+fn start_on_bridge(config: &Config, bridge: BridgeNetwork, informers: &Arc<Informers>, cancel: &CancellationToken) {
+    let enabled = |part: &str| !config.disable.iter().any(|disabled| disabled == part);
+    tokio::spawn(keep_rules(bridge.clone(), cancel.clone()));
+    if enabled("dns") {
+        match bridge.add_local_address(config.cluster_dns) {
+            Ok(()) => start_dns(config, informers, cancel),
+            Err(cause) => tracing::error!(%cause, "cluster DNS has no address"),
+        }
+    }
+    if enabled("servicelb") {
+        let (node, dns) = (config.node_name.clone(), config.cluster_dns);
+        tokio::spawn(announce::run(bridge, informers.clone(), node, dns, cancel.clone()));
+    }
 }
 
 /// Ends every pod and takes everything of this instance out of the kernel. Needs no server, and may be repeated.
@@ -106,10 +131,10 @@ pub async fn tear_down(instance: &Instance) -> Result<(), String> {
             outcome.map_err(|cause| format!("a pod cannot be ended: {cause}"))?;
         }
     }
-    let nowhere = Ipv4Net::default();
-    let config = bridge_config(instance, nowhere, nowhere.into(), nowhere.into())?;
-    BridgeNetwork::clean_up_after(&config).map_err(|cause| format!("pod network: {cause}"))?;
-    Proxy::clean_up(&instance.name).map_err(|cause| format!("service rules: {cause}"))?;
+    flat_network::tear_down(instance)?;
+    for table in [instance.name.clone(), policy_table(instance)] {
+        Proxy::clean_up(&table).map_err(|cause| format!("service rules: {cause}"))?;
+    }
     unmount_below(&[&instance.data_dir, &instance.run()])?;
     remove_cgroups(instance);
     match fs::remove_dir_all(instance.run()) {
@@ -122,9 +147,9 @@ fn start_kubelet(
     config: &Config,
     instance: &Instance,
     node_ip: IpAddr,
-    pod_cidr: Ipv4Net,
     control_plane: &ControlPlane,
     (runtime, images): (Arc<EmbeddedRuntime>, Arc<ImageStore>),
+    node_changed: Arc<Notify>,
     cancel: &CancellationToken,
 ) {
     let settings = KubeletConfig {
@@ -134,11 +159,14 @@ fn start_kubelet(
         log_dir: instance.data_dir.join("agent/logs"),
         cluster_dns: vec![config.cluster_dns],
         cluster_domain: config.cluster_domain.clone(),
-        pod_cidr: Some(pod_cidr.to_string()),
+        // The node IPAM controller gives each node its own; without it there is one node, and it takes the first.
+        pod_cidr: own_pod_cidr(config),
         max_pods: i64::from(config.max_pods),
         cgroup_root: cgroup_root(instance),
         port: config.kubelet_port,
+        node_lease_duration: config.node_lease_duration,
         server: Some(control_plane.kubelet_server.clone()),
+        node_changed,
         ..KubeletConfig::default()
     };
     let client = control_plane.node_client.clone();
@@ -162,6 +190,27 @@ fn start_proxy(
     let proxy = Proxy::new(settings, informers.clone()).map_err(|cause| format!("service proxy: {cause}"))?;
     tokio::spawn(proxy.run(cancel.clone()));
     Ok(())
+}
+
+fn start_policies(
+    config: &Config,
+    instance: &Instance,
+    informers: &Arc<Informers>,
+    cancel: &CancellationToken,
+) -> Result<(), String> {
+    let settings = PolicyConfig {
+        table: policy_table(instance),
+        node_name: config.node_name.clone(),
+        cluster_dns: vec![config.cluster_dns],
+    };
+    let enforcer =
+        PolicyEnforcer::new(settings, informers.clone()).map_err(|cause| format!("network policies: {cause}"))?;
+    tokio::spawn(enforcer.run(cancel.clone()));
+    Ok(())
+}
+
+fn policy_table(instance: &Instance) -> String {
+    format!("{}-policy", instance.name)
 }
 
 fn start_dns(config: &Config, informers: &Arc<Informers>, cancel: &CancellationToken) {
@@ -200,39 +249,21 @@ async fn import_archives(images: Arc<ImageStore>, directory: PathBuf) {
     }
 }
 
-/// The server's own part of the pods' range; further nodes are given theirs by the node IPAM controller.
+fn own_pod_cidr(config: &Config) -> Option<String> {
+    let nobody_gives = config.disable.iter().any(|part| part == "controller-manager");
+    nobody_gives.then(|| first_pod_cidr(config.cluster_cidr).ok()).flatten().map(|range| range.to_string())
+}
+
 fn first_pod_cidr(cluster: IpNet) -> Result<Ipv4Net, String> {
     let IpNet::V4(cluster) = cluster else { return Err("an IPv6 --cluster-cidr is not supported yet".into()) };
     Ipv4Net::new(cluster.network(), NODE_PREFIX_LENGTH.max(cluster.prefix_len()))
         .map_err(|cause| format!("--cluster-cidr {cluster}: {cause}"))
 }
 
-/// The address of the bridge, for a host that has none of its own.
+/// The address that the first node's bridge will have, for a host that has none of its own.
 pub fn bridge_address(config: &Config) -> Result<IpAddr, String> {
     let first = first_pod_cidr(config.cluster_cidr)?.network();
     Ok(Ipv4Addr::from(u32::from(first) + 1).into())
-}
-
-fn bridge_config(
-    instance: &Instance,
-    pod_cidr: Ipv4Net,
-    cluster_cidr: IpNet,
-    service_cidr: IpNet,
-) -> Result<BridgeConfig, String> {
-    let (IpNet::V4(cluster_cidr), IpNet::V4(service_cidr)) = (cluster_cidr, service_cidr) else {
-        return Err("IPv6 ranges are not supported yet".into());
-    };
-    Ok(BridgeConfig {
-        name: instance.bridge.clone(),
-        pod_cidr,
-        cluster_cidr,
-        service_cidr: Some(service_cidr),
-        mtu: None,
-        encapsulation_bytes: 0,
-        state_dir: instance.network(),
-        masquerade: true,
-        instance: instance.name.clone(),
-    })
 }
 
 /// Plain for the installation that owns the machine, a name of its own for any other.

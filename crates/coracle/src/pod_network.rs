@@ -6,9 +6,60 @@ use async_trait::async_trait;
 use net::host_ports::HostPort;
 use net::pod_network::BridgeNetwork;
 use runtime::cri::{CriError, CriResult, PodNetwork, PodSandboxConfig, PortMapping, Protocol};
+use tokio::sync::watch;
 
-/// The node's bridge, as the runtime knows it.
-pub struct Bridge(pub BridgeNetwork);
+/// The node's bridge, as the runtime knows it: there as soon as the node has a range of addresses.
+pub struct Bridge {
+    state: watch::Sender<State>,
+}
+
+enum State {
+    /// Why not.
+    Down(String),
+    Up(BridgeNetwork),
+}
+
+impl Default for Bridge {
+    fn default() -> Self {
+        Bridge { state: watch::Sender::new(State::Down("the node has no range of pod addresses yet (spec.podCIDR)".into())) }
+    }
+}
+
+impl Bridge {
+    pub fn set(&self, bridge: BridgeNetwork) {
+        self.state.send_replace(State::Up(bridge));
+    }
+
+    /// Something is wrong; what is up stays up.
+    pub fn refuse(&self, why: String) {
+        self.state.send_if_modified(|state| {
+            let is_down = matches!(state, State::Down(_));
+            if is_down {
+                *state = State::Down(why);
+            }
+            is_down
+        });
+    }
+
+    /// Waits until it is there.
+    pub async fn up(&self) -> BridgeNetwork {
+        let mut states = self.state.subscribe();
+        loop {
+            if let State::Up(bridge) = &*states.borrow_and_update() {
+                return bridge.clone();
+            }
+            // The sender lives in `self`, so waiting cannot fail.
+            let _ = states.changed().await;
+        }
+    }
+
+    fn bridge(&self) -> CriResult<BridgeNetwork> {
+        match &*self.state.borrow() {
+            State::Up(bridge) => Ok(bridge.clone()),
+            State::Down(why) => Err(CriError::Unavailable(why.clone())),
+        }
+    }
+}
 
 #[async_trait]
 impl PodNetwork for Bridge {
@@ -16,19 +67,27 @@ impl PodNetwork for Bridge {
         let failed = |cause: net::NetError| {
             CriError::Internal(format!("failed to setup network for sandbox {sandbox_id:?}: {cause}"))
         };
-        let addresses = self.0.attach(netns, sandbox_id).await.map_err(failed)?;
+        let bridge = self.bridge()?;
+        let addresses = bridge.attach(netns, sandbox_id).await.map_err(failed)?;
         let ports: Vec<HostPort> = config.port_mappings.iter().filter_map(host_port).collect();
         if !ports.is_empty() {
-            self.0.set_host_ports(sandbox_id, ports).await.map_err(failed)?;
+            bridge.set_host_ports(sandbox_id, ports).await.map_err(failed)?;
         }
         Ok(addresses.iter().map(IpAddr::to_string).collect())
     }
 
     async fn tear_down(&self, sandbox_id: &str, _netns: &str) -> CriResult<()> {
-        self.0
+        self.bridge()?
             .detach(sandbox_id)
             .await
             .map_err(|cause| CriError::Internal(format!("failed to destroy network for sandbox {sandbox_id:?}: {cause}")))
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Up(_) => None,
+            State::Down(why) => Some(why.clone()),
+        }
     }
 }
 

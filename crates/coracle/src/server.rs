@@ -14,23 +14,28 @@ use kubelet::ServerConfig;
 use kubelet::certificates::Serving;
 use net::host::HostNetwork;
 use scheduler::{Scheduler, SchedulerConfig};
-use store::embedded::{EmbeddedStore, Settings};
+use store::SharedStore;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster_settings::ClusterSettings;
 use crate::config::Config;
 use crate::instance::Instance;
-use crate::{kubeconfig, manifests, node};
+use crate::{datastore, kubeconfig, manifests, node};
 
 /// Runs until cancelled. Containers go on after it returns.
-pub async fn run(config: Config, instance: Instance, cancel: CancellationToken) -> Result<(), String> {
+pub async fn run(mut config: Config, instance: Instance, cancel: CancellationToken) -> Result<(), String> {
     let clock = Clock::system();
     let node_ip = node_ip(&config)?;
     let listener = TcpListener::bind(SocketAddr::new(config.bind_address, config.https_listen_port))
         .await
         .map_err(|cause| format!("{}:{}: {cause}", config.bind_address, config.https_listen_port))?;
-    let pki = Pki::open(&instance.tls(), clock.now()).map_err(|cause| cause.to_string())?;
-    let server = api_server(&config, &instance, &pki, node_ip, &clock, &cancel).await?;
+    let store = datastore::open(&config, &instance).await?;
+    let pki = datastore::pki(&config, &instance, &store, clock.now()).await?;
+    let authority_hash = client::remote::authority_hash(pki.authority_pem()).map_err(|cause| cause.to_string())?;
+    let settings = ClusterSettings::of(&config, &authority_hash);
+    settings.apply_to(&mut config);
+    let server = api_server(&config, store, &pki, node_ip, &clock, &cancel).await?;
     let tls = serving_certificate(&config, &pki, node_ip)?;
     let serving = tokio::spawn(server.clone().serve(listener, tls, cancel.clone()));
     write_kubeconfigs(&config, &instance, &pki)?;
@@ -51,6 +56,7 @@ pub async fn run(config: Config, instance: Instance, cancel: CancellationToken) 
     }
     let administrator = client::in_process_as(server.in_process("system:admin", &["system:masters"]), "coracle");
     tokio::spawn(cluster_dns_service(administrator.clone(), config.cluster_dns));
+    tokio::spawn(publish_settings(administrator.clone(), settings));
     tokio::spawn(manifests::run(administrator, instance.manifests(), cancel.clone()));
 
     tokio::select! {
@@ -65,23 +71,13 @@ pub async fn run(config: Config, instance: Instance, cancel: CancellationToken) 
 
 async fn api_server(
     config: &Config,
-    instance: &Instance,
+    store: SharedStore,
     pki: &Pki,
     node_ip: IpAddr,
     clock: &Clock,
     cancel: &CancellationToken,
 ) -> Result<Arc<ApiServer>, String> {
     let failed = |cause: pki::PkiError| cause.to_string();
-    // Leases and events change all the time and nobody asks for their past.
-    let settings = Settings {
-        ephemeral_prefixes: vec!["/registry/leases/".into(), "/registry/events/".into()],
-        ..Settings::default()
-    };
-    let directory = instance.store();
-    let store = tokio::task::spawn_blocking(move || EmbeddedStore::open_with(&directory, settings))
-        .await
-        .map_err(|cause| cause.to_string())?
-        .map_err(|cause| format!("{}: {cause}", instance.store().display()))?;
     let kubelet_client = ClientName {
         file: "apiserver-kubelet-client",
         user: "kube-apiserver-kubelet-client",
@@ -97,10 +93,11 @@ async fn api_server(
             identity: pki.client(kubelet_client).map_err(failed)?,
             authority_pem: Some(pki.authority_pem().to_string()),
         }),
+        client_authority_pem: Some(pki.authority_pem().to_string()),
         cancel: cancel.clone(),
-        ..apiserver::Config::new(Arc::new(store), clock.clone(), pki.service_account_key().map_err(failed)?)
+        ..apiserver::Config::new(store, clock.clone(), pki.service_account_key().map_err(failed)?)
     };
-    ApiServer::new(settings).await.map_err(|cause| format!("API server: {cause}"))
+    ApiServer::new(config.api.apply(settings)?).await.map_err(|cause| format!("API server: {cause}"))
 }
 
 fn start_control_plane(
@@ -117,6 +114,9 @@ fn start_control_plane(
         let settings = ControllersConfig { ca_pem: pki.authority_pem().to_string() };
         let controllers = ControllerManager::new(manager, informers.clone(), clock.clone(), settings)
             .signing_key_pem(pki.authority_key_pem())
+            .signing_duration(config.cluster_signing_duration)
+            .cluster_cidrs(vec![config.cluster_cidr])
+            .node_monitor_grace_period(config.node_monitor_grace_period)
             .load_balancers(LoadBalancerSettings {
                 pool: config.load_balancer_pool.clone(),
                 reserved_ports: vec![config.https_listen_port, config.kubelet_port],
@@ -142,7 +142,7 @@ fn start_control_plane(
 }
 
 /// The address by which the node is known: as told, else the host's, else the bridge's.
-fn node_ip(config: &Config) -> Result<IpAddr, String> {
+pub fn node_ip(config: &Config) -> Result<IpAddr, String> {
     if let Some(address) = config.node_ip {
         return Ok(address);
     }
@@ -170,7 +170,8 @@ fn serving_certificate(config: &Config, pki: &Pki, node_ip: IpAddr) -> Result<Tl
     names.dedup();
     let identity = pki.serving("apiserver", "kube-apiserver", &names).map_err(|cause| cause.to_string())?;
     Ok(TlsConfig {
-        certificate_pem: identity.certificate_pem,
+        // With the authority, by whose hash a node that joins knows it.
+        certificate_pem: identity.certificate_pem + pki.authority_pem(),
         key_pem: identity.key_pem,
         client_authority_pem: pki.authority_pem().to_string(),
     })
@@ -207,6 +208,13 @@ fn write_kubeconfigs(config: &Config, instance: &Instance, pki: &Pki) -> Result<
     match &config.write_kubeconfig {
         Some(path) => kubeconfig::write(path, &document),
         None => Ok(()),
+    }
+}
+
+/// For the nodes that are to join.
+async fn publish_settings(client: kube::Client, settings: ClusterSettings) {
+    if let Err(cause) = settings.publish(client).await {
+        tracing::error!(%cause, "nodes cannot learn how the cluster is set up");
     }
 }
 

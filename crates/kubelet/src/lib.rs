@@ -94,6 +94,8 @@ pub struct KubeletConfig {
     pub node_lease_duration: Duration,
     /// Without it the agent has no API of its own: no logs, exec and port forwarding.
     pub server: Option<ServerConfig>,
+    /// Woken by whoever knows that something the Node tells of has changed, such as the network's readiness.
+    pub node_changed: Arc<Notify>,
 }
 
 impl Default for KubeletConfig {
@@ -118,6 +120,7 @@ impl Default for KubeletConfig {
             port: DEFAULT_PORT,
             node_lease_duration: DEFAULT_NODE_LEASE_DURATION,
             server: None,
+            node_changed: Arc::default(),
         }
     }
 }
@@ -194,7 +197,7 @@ impl Kubelet {
             recorder,
             clock: self.clock.clone(),
             current: Default::default(),
-            changed: Notify::new(),
+            changed: config.node_changed.clone(),
             pressure: Default::default(),
             deleted: Default::default(),
         }

@@ -428,4 +428,8 @@ pub trait PodNetwork: Send + Sync + 'static {
     async fn set_up(&self, sandbox_id: &str, netns: &str, config: &PodSandboxConfig) -> CriResult<Vec<String>>;
     /// Idempotent, also when `netns` is gone.
     async fn tear_down(&self, sandbox_id: &str, netns: &str) -> CriResult<()>;
+    /// Why no pod can be given a network at the moment.
+    fn not_ready(&self) -> Option<String> {
+        None
+    }
 }

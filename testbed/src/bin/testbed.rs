@@ -1,5 +1,6 @@
 //! `testbed images DIR`: makes the images. `testbed registry DIR ADDRESS`: serves them until it is ended.
 //! `testbed export DIR REPOSITORY TAG ARCHIVE`: writes one as an archive for `coracle image import`.
+//! `testbed machines up [--count N] [FLAGS OF CORACLE]`: a cluster of several machines; `testbed machines down` ends it.
 //! `testbed conformance [--results JUNIT] [--list CONFORMANCE_YAML]`: which behaviours the tests show, how those
 //! tests ended, and which behaviours of the list no test shows.
 
@@ -18,9 +19,11 @@ fn main() -> ExitCode {
             testbed::image::export(Path::new(layout), repository, tag, Path::new(archive))
         }
         ["registry", layout, address] => serve(layout, address),
+        ["machines", "up", ref options @ ..] => machines_up(options),
+        ["machines", "down"] => testbed::machines::take_down().map(|count| println!("testbed: {count} sets of machines ended")),
         ["conformance", ref options @ ..] => conformance(options),
         _ => Err(std::io::Error::other(
-            "usage: testbed images DIR | registry DIR ADDRESS | export DIR REPOSITORY TAG ARCHIVE | conformance [--results FILE] [--list FILE]",
+            "usage: testbed images DIR | registry DIR ADDRESS | machines up [--count N] [FLAGS] | machines down | export DIR REPOSITORY TAG ARCHIVE | conformance [--results FILE] [--list FILE]",
         )),
     };
     match done {
@@ -41,6 +44,26 @@ fn serve(layout: &str, address: &str) -> std::io::Result<()> {
         registry.wait().await;
         Ok(())
     })
+}
+
+/// A server and its workers, each in namespaces of its own; they stay until `machines down`.
+fn machines_up(options: &[&str]) -> std::io::Result<()> {
+    use testbed::machines::{Machines, OUTSIDE, Plan};
+    let (count, flags) = match options {
+        ["--count", count, flags @ ..] => (count.parse().map_err(std::io::Error::other)?, flags),
+        flags => (3, flags),
+    };
+    let plan = Plan { stay: true, ..Plan::of(count) }.flags(&flags.join(" "));
+    let machines = Machines::start(plan)?;
+    print!("{}", machines.kubectl("get nodes -o wide"));
+    let command = machines.kubectl_command(&[]);
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let line: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+    let kubeconfig = machines.machines[0].data_dir.join("server/admin.kubeconfig");
+    let scratch = machines.leave()?;
+    println!("testbed: logs in {}; a client stands outside, at {OUTSIDE}. kubectl is", scratch.display());
+    println!("KUBECONFIG={} {}", kubeconfig.display(), line.join(" "));
+    Ok(())
 }
 
 fn conformance(options: &[&str]) -> std::io::Result<()> {

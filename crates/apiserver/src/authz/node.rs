@@ -12,6 +12,7 @@ use crate::user::User;
 
 const NODES: &str = "system:nodes";
 const PREFIX: &str = "system:node:";
+const PUBLIC: &str = "kube-public";
 
 pub enum Verdict {
     Allowed,
@@ -30,6 +31,10 @@ pub fn decide(cache: &Cache, node: &str, question: &Question<'_>) -> Verdict {
         return Verdict::NotMine;
     }
     let reads = matches!(question.verb, "get" | "list" | "watch");
+    // What is there is for all, and RBAC says who all are.
+    if question.namespace == PUBLIC && question.resource == "configmaps" {
+        return Verdict::NotMine;
+    }
     match (question.resource, question.subresource) {
         ("secrets" | "configmaps" | "persistentvolumeclaims", "") if reads => {
             if question.name.is_empty() {

@@ -8,8 +8,6 @@ use x509_parser::prelude::FromDer;
 use super::der;
 use super::request::Request;
 
-/// The original's `--cluster-signing-duration`.
-const SECONDS_MAX: i64 = 365 * 24 * 3600;
 const SECONDS_MIN: i64 = 600;
 /// For clocks of other machines that lag.
 const BACKDATE_SECONDS: i64 = 5 * 60;
@@ -43,7 +41,7 @@ impl Authority {
 
     /// The certificate, PEM. Subject, key and alternative names are those of the request, nothing else is.
     pub fn sign(&self, request: &Request, terms: &Terms<'_>) -> Result<String, String> {
-        let seconds = terms.expiration_seconds.map_or(SECONDS_MAX, |wanted| i64::from(wanted).clamp(SECONDS_MIN, SECONDS_MAX));
+        let seconds = terms.expiration_seconds.map_or(terms.seconds_max, |wanted| i64::from(wanted).max(SECONDS_MIN).min(terms.seconds_max));
         let not_before = terms.now - SignedDuration::from_secs(BACKDATE_SECONDS);
         let lasts = if seconds < SHORT_SECONDS { seconds } else { seconds - BACKDATE_SECONDS };
         let not_after = (terms.now + SignedDuration::from_secs(lasts)).min(self.not_after);
@@ -109,6 +107,8 @@ impl Authority {
 pub struct Terms<'a> {
     pub usages: &'a [String],
     pub expiration_seconds: Option<i32>,
+    /// At most, and without a wish.
+    pub seconds_max: i64,
     pub now: Timestamp,
     /// Random.
     pub serial: [u8; 16],
@@ -192,7 +192,7 @@ pub mod tests {
         let (certificate_pem, key_pem) = authority();
         let authority = Authority::open(&certificate_pem, &key_pem).unwrap();
         let usages: Vec<String> = usages.split(", ").map(str::to_owned).collect();
-        let terms = Terms { usages: &usages, expiration_seconds, now: fixtures::now(), serial: [0xff; 16] };
+        let terms = Terms { usages: &usages, expiration_seconds, seconds_max: 365 * 24 * 3600, now: fixtures::now(), serial: [0xff; 16] };
         let request = parse(&made("system:nodes/system:node:a", &["a.example"])).unwrap();
         let signed = pem::parse(authority.sign(&request, &terms).unwrap()).unwrap();
         let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(signed.contents()).unwrap();

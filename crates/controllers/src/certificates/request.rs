@@ -1,6 +1,7 @@
 //! What a certificate request (PKCS#10) asks for, and which of the cluster's signers may grant it.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use x509_parser::certification_request::X509CertificationRequest;
@@ -23,6 +24,8 @@ pub struct Request {
     pub public_key: Vec<u8>,
     /// The value of the extension.
     pub alternative_names: Option<Vec<u8>>,
+    /// DNS names and addresses among them.
+    pub names: Vec<String>,
     dns: usize,
     emails: usize,
     addresses: usize,
@@ -55,9 +58,16 @@ pub fn parse(object: &CertificateSigningRequest) -> Result<Request, String> {
                 request.alternative_names = Some(extension.value.to_vec());
                 for name in &names.general_names {
                     match name {
-                        GeneralName::DNSName(_) => request.dns += 1,
+                        GeneralName::DNSName(name) => {
+                            request.dns += 1;
+                            request.names.push((*name).to_owned());
+                        }
                         GeneralName::RFC822Name(_) => request.emails += 1,
-                        GeneralName::IPAddress(_) => request.addresses += 1,
+                        GeneralName::IPAddress(bytes) => {
+                            request.addresses += 1;
+                            // An address of no known length stays out of the names, and fits no node.
+                            request.names.push(address(bytes).map_or_else(String::new, |address| address.to_string()));
+                        }
                         GeneralName::URI(_) => request.uris += 1,
                         _ => {}
                     }
@@ -66,6 +76,14 @@ pub fn parse(object: &CertificateSigningRequest) -> Result<Request, String> {
         }
     }
     Ok(request)
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => None,
+    }
 }
 
 /// Pure. Why the signer does not grant this; the sentences are the original's.

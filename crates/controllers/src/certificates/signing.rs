@@ -68,6 +68,7 @@ impl Controller for Signing {
                 let terms = Terms {
                     usages: &usages,
                     expiration_seconds: object.spec.expiration_seconds,
+                    seconds_max: i64::try_from(self.context.settings.signing_duration.as_secs()).unwrap_or(i64::MAX),
                     now,
                     serial: rand::random(),
                 };

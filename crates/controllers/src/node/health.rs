@@ -3,14 +3,13 @@
 //! A node lives while its Lease or its status moves on. What counts is when we saw it move, by our clock;
 //! clocks of nodes may be wrong.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
 use super::{condition, readiness, taints};
 
-/// The original's `--node-monitor-grace-period` and `--node-startup-grace-period`.
-const GRACE_SECONDS: i64 = 50;
+/// The original's `--node-startup-grace-period`.
 const STARTUP_GRACE_SECONDS: i64 = 60;
 
 pub(super) const NOT_READY: &str = "node.kubernetes.io/not-ready";
@@ -40,9 +39,9 @@ impl Heartbeat {
         Heartbeat { lease: lease.cloned(), ready, seen }
     }
 
-    pub fn deadline(&self) -> Timestamp {
-        let grace = if self.ready.is_some() { GRACE_SECONDS } else { STARTUP_GRACE_SECONDS };
-        self.seen + jiff::SignedDuration::from_secs(grace)
+    /// `grace`: how long a node that has told of itself may be silent.
+    pub fn deadline(&self, grace: SignedDuration) -> Timestamp {
+        self.seen + if self.ready.is_some() { grace } else { SignedDuration::from_secs(STARTUP_GRACE_SECONDS) }
     }
 }
 
@@ -200,16 +199,16 @@ mod tests {
         let later = now + jiff::SignedDuration::from_secs(10);
         let lease = |second: i64| MicroTime(Timestamp::from_second(second).unwrap());
         let first = Heartbeat::next(None, &node("Ready=True", ""), Some(&lease(1)), now);
-        assert_eq!(first.deadline(), now + jiff::SignedDuration::from_secs(50));
+        assert_eq!(first.deadline(SignedDuration::from_secs(50)), now + jiff::SignedDuration::from_secs(50));
         let silent = Heartbeat::next(Some(&first), &node("Ready=True", ""), Some(&lease(1)), later);
-        assert_eq!(silent.deadline(), first.deadline());
+        assert_eq!(silent.deadline(SignedDuration::from_secs(50)), first.deadline(SignedDuration::from_secs(50)));
         let renewed = Heartbeat::next(Some(&first), &node("Ready=True", ""), Some(&lease(2)), later);
-        assert_eq!(renewed.deadline(), later + jiff::SignedDuration::from_secs(50));
+        assert_eq!(renewed.deadline(SignedDuration::from_secs(50)), later + jiff::SignedDuration::from_secs(50));
         let mut given_up = node("", "");
         given_up.status.as_mut().unwrap().conditions = lost_conditions(&node("Ready=True", ""), later);
         let ours = Heartbeat::next(Some(&first), &given_up, Some(&lease(1)), later);
-        assert_eq!(ours.deadline(), first.deadline());
+        assert_eq!(ours.deadline(SignedDuration::from_secs(50)), first.deadline(SignedDuration::from_secs(50)));
         let newborn = Heartbeat::next(None, &node("", ""), None, now);
-        assert_eq!(newborn.deadline().as_second(), now.as_second() - 1000 + 60);
+        assert_eq!(newborn.deadline(SignedDuration::from_secs(50)).as_second(), now.as_second() - 1000 + 60);
     }
 }

@@ -73,7 +73,8 @@ impl NodeLifecycle {
         let known = heartbeats.get(name);
         let is_new = known.is_none();
         let heartbeat = Heartbeat::next(known, node, renewed, now);
-        let deadline = heartbeat.deadline();
+        let grace = self.context.settings.node_monitor_grace_period;
+        let deadline = heartbeat.deadline(jiff::SignedDuration::try_from(grace).unwrap_or(jiff::SignedDuration::MAX));
         heartbeats.insert(name.to_owned(), heartbeat);
         drop(heartbeats);
         if is_new {

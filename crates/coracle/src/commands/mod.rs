@@ -1,11 +1,13 @@
 //! The command line: one file per command, each with its help, its flags and its `run`.
 
+mod agent;
 mod down;
 mod image;
 mod process;
 mod progress;
 mod server;
 mod status;
+mod token;
 mod up;
 
 use std::ffi::OsStr;
@@ -23,8 +25,6 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (Kubernetes v1.35)");
 
 /// Commands of the contract that have no code yet: they say so, and fail.
 const NOT_YET: &[(&str, &str)] = &[
-    ("agent", "Join this machine to a cluster as a node"),
-    ("token", "Create, list and delete bootstrap tokens"),
     ("snapshot", "Save, restore and list snapshots of the store"),
     ("certs", "Show and renew certificates"),
     ("apiserver", "The API server alone"),
@@ -56,6 +56,8 @@ pub fn run(arguments: &[String]) -> ExitCode {
         Some(("down", matches)) => down::run(matches),
         Some(("status", matches)) => status::run(matches),
         Some(("server", matches)) => server::run(matches),
+        Some(("agent", matches)) => agent::run(matches),
+        Some(("token", matches)) => token::run(matches),
         Some(("image", matches)) => image::run(matches),
         Some((name, _)) => Err(format!("coracle {name} is not supported yet")),
         None => Err("no command given; see coracle --help".into()),
@@ -79,6 +81,8 @@ fn command() -> Command {
         .subcommand(down::command())
         .subcommand(status::command())
         .subcommand(server::command())
+        .subcommand(agent::command())
+        .subcommand(token::command())
         .subcommand(image::command())
         .subcommand(Command::new("kubectl").about("The Kubernetes command-line client").disable_help_flag(true));
     NOT_YET.iter().fold(command, |command, (name, about)| {

@@ -15,8 +15,20 @@ pub fn command() -> Command {
 
 pub fn run(matches: &ArgMatches) -> Result<(), String> {
     let config = config::resolve(matches)?;
+    if !config.token.is_empty() && !config.datastore.is_shared() {
+        return Err("--token is for coracle agent, and for servers that share a datastore; on a server, coracle token create makes tokens".into());
+    }
+    run_as("server", config, crate::server::run)
+}
+
+/// In the foreground, until a signal: with the lock held, a log and an event loop.
+pub fn run_as<F: Future<Output = Result<(), String>>>(
+    command: &str,
+    config: Config,
+    main: impl FnOnce(Config, Instance, CancellationToken) -> F,
+) -> Result<(), String> {
     if !nix::unistd::geteuid().is_root() {
-        return Err("coracle server must run as root".into());
+        return Err(format!("coracle {command} must run as root"));
     }
     let instance = Instance::of(&config.data_dir);
     let _lock = process::lock(&instance.lock())?;
@@ -30,7 +42,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), String> {
     let cancel = CancellationToken::new();
     let outcome = runtime.block_on(async {
         tokio::spawn(cancel_on_signal(cancel.clone()));
-        crate::server::run(config, instance, cancel).await
+        main(config, instance, cancel).await
     });
     // Crash-only: whatever still runs in the background is not waited for.
     runtime.shutdown_background();

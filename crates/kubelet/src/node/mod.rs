@@ -57,7 +57,7 @@ pub struct NodeAgent {
     /// The object as last seen, for admission.
     pub current: RwLock<Option<Arc<Node>>>,
     /// Something that the status tells of has changed, e.g. the list of images.
-    pub changed: Notify,
+    pub changed: Arc<Notify>,
     pub pressure: RwLock<status::Pressure>,
     /// Somebody deleted the Node.
     pub deleted: AtomicBool,
@@ -127,7 +127,7 @@ impl NodeAgent {
     async fn observe(&self) -> Observed {
         let version = self.runtime.version().await.map(|version| format!("{}://{}", version.runtime_name, version.runtime_version));
         let not_ready = match self.runtime.status().await {
-            Ok(reason) => reason.map(|reason| format!("container runtime status check: {reason}")),
+            Ok(reason) => reason,
             Err(error) => Some(format!("container runtime is down: {error}")),
         };
         Observed {

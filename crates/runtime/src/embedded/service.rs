@@ -31,7 +31,9 @@ impl RuntimeService for EmbeddedRuntime {
     }
 
     async fn status(&self) -> CriResult<Option<String>> {
-        Ok(None)
+        // The original's words.
+        const REASON: &str = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:";
+        Ok(self.config.network.not_ready().map(|why| format!("{REASON}{why}")))
     }
 
     async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> CriResult<String> {
