@@ -165,7 +165,7 @@ impl Session {
     pub async fn resource(&self, name: &str) -> Result<Rc<Resource>> {
         match self.find_resource(|discovery| discovery.by_name(name)).await? {
             Some(found) => Ok(found),
-            None => fail!("the server doesn't have a resource type {name:?}"),
+            None => fail!("the server doesn't have a resource type {:?}", name.split('.').next().unwrap_or(name)),
         }
     }
 

@@ -51,7 +51,7 @@ impl Files {
             return Ok(Some(empty()));
         }
         let (mut value, _) = api::yaml::to_json(&content).map_err(|error| {
-            Error::Message(format!("error loading config file {:?}: {error}", path.display().to_string()))
+            Error::Message(format!("error loading config file {:?}: {}", path.display().to_string(), crate::files::go_yaml(&error.to_string())))
         })?;
         if !value.is_object() {
             fail!("error loading config file {:?}: couldn't get version/kind; json parse error", path.display().to_string());

@@ -91,6 +91,7 @@ pub struct Session {
     selected: OnceCell<Selected>,
     warned: RefCell<BTreeSet<String>>,
     failure: Cell<bool>,
+    documents: Cell<usize>,
 }
 
 /// The part of the kubeconfig that this run uses, overrides applied.
@@ -147,6 +148,7 @@ impl Session {
             selected: OnceCell::new(),
             warned: RefCell::default(),
             failure: Cell::new(false),
+            documents: Cell::new(0),
         }
     }
 
@@ -173,6 +175,11 @@ impl Session {
     /// The command goes on, but fails in the end.
     pub fn note_failure(&self) {
         self.failure.set(true);
+    }
+
+    /// Counts the documents of a YAML stream; whether there was one before.
+    pub fn another_document(&self) -> bool {
+        self.documents.replace(self.documents.get() + 1) > 0
     }
 
     pub fn failed(&self) -> bool {

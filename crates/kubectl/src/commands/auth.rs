@@ -112,19 +112,8 @@ async fn decide(session: &Session, args: &Parsed, verb: &str, what: &str, namesp
 async fn rules(session: &Session, args: &Parsed, namespace: &str) -> Result {
     let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "metadata": {}, "spec": {"namespace": namespace}});
     let answer = session.post(Url::new("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"), &review).await?;
-    let words = |rule: &Value, pointer: &str| -> Vec<String> { list(rule, pointer).iter().filter_map(Value::as_str).map(str::to_owned).collect() };
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    for rule in list(&answer, "/status/resourceRules") {
-        for group in words(rule, "/apiGroups") {
-            for resource in words(rule, "/resources") {
-                let shown = if group.is_empty() { resource } else { format!("{resource}.{group}") };
-                rows.push(vec![shown, "[]".into(), format!("[{}]", words(rule, "/resourceNames").join(" ")), format!("[{}]", words(rule, "/verbs").join(" "))]);
-            }
-        }
-    }
-    for rule in list(&answer, "/status/nonResourceRules") {
-        rows.push(vec![String::new(), format!("[{}]", words(rule, "/nonResourceURLs").join(" ")), "[]".into(), format!("[{}]", words(rule, "/verbs").join(" "))]);
-    }
+    let both: Vec<Value> = list(&answer, "/status/resourceRules").iter().chain(list(&answer, "/status/nonResourceRules")).cloned().collect();
+    let mut rows: Vec<Vec<String>> = super::describe::compact(&both).iter().map(|rule| rule.cells().to_vec()).collect();
     if !args.is_set("no-headers") {
         rows.insert(0, ["Resources", "Non-Resource URLs", "Resource Names", "Verbs"].iter().map(|cell| (*cell).to_owned()).collect());
     }
@@ -135,6 +124,9 @@ async fn whoami(session: &Session, args: &Parsed) -> Result {
     let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview", "metadata": {}});
     let answer = session.post(Url::new("/apis/authentication.k8s.io/v1/selfsubjectreviews"), &review).await?;
     let mut format = Format::of(args)?;
+    if args.text("output") == "json" {
+        return session.say(crate::output::typed::pretty(&answer));
+    }
     if !format.is_table() {
         return session.print(format.show(&answer, args)?);
     }

@@ -12,7 +12,7 @@ use crate::remote::{Remote, run_remote};
 use crate::rest::Url;
 use crate::selection::{from_files, one, pod_of};
 use crate::session::Session;
-use crate::value::{list, name, name_of, namespace, text};
+use crate::value::{name, namespace, text};
 
 pub static EXEC: Command = Command {
     name: "exec",
@@ -87,8 +87,13 @@ pub async fn attach_to(session: &Session, args: &Parsed, pod: &Value) -> Result 
         fail!("cannot attach a container in a completed pod; current phase is {phase}");
     }
     let container = container(session, args, pod)?;
+    attach_container(session, args, pod, &container).await
+}
+
+/// Attaches to a container that runs.
+pub async fn attach_container(session: &Session, args: &Parsed, pod: &Value, container: &str) -> Result {
     let (stdin, mut tty) = terminal_wishes(session, args);
-    let wants_tty = list(pod, "/spec/containers").iter().any(|one| name_of(one) == container && crate::value::flag(one, "/tty"));
+    let wants_tty = super::debug::has_terminal(pod, container);
     if tty && !wants_tty {
         tty = false;
         session.complain(format!("error: Unable to use a TTY - container {container} did not allocate one"));
@@ -96,7 +101,7 @@ pub async fn attach_to(session: &Session, args: &Parsed, pod: &Value) -> Result 
     if !args.is_set("quiet") && stdin && tty {
         session.complain("If you don't see a command prompt, try pressing enter.");
     }
-    let url = Url::new(format!("/api/v1/namespaces/{}/pods/{}/attach", namespace(pod), name(pod))).with("container", &container);
+    let url = Url::new(format!("/api/v1/namespaces/{}/pods/{}/attach", namespace(pod), name(pod))).with("container", container);
     run_remote(session, Remote { url: streams(url, stdin, tty || wants_tty && tty), stdin, tty }).await
 }
 
@@ -138,8 +143,6 @@ pub fn container(session: &Session, args: &Parsed, pod: &Value) -> Result<String
     if wanted.is_empty() {
         return Ok(default_container(session, pod, &containers).to_owned());
     }
-    if !containers.iter().any(|(name, _)| name == wanted) {
-        fail!("container {wanted} not found in pod {}", name(pod));
-    }
+    // The server says when there is none of that name.
     Ok(wanted.to_owned())
 }

@@ -19,7 +19,7 @@ kubectl explain pods
 kubectl explain deployment.spec.strategy",
     flags: &[&[
         Flag::text("api-version", "Group and version to look in."),
-        Flag::text("output", "plaintext").short('o').default("plaintext"),
+        Flag::text("output", "plaintext").default("plaintext"),
         Flag::switch("recursive", "The fields of fields too, without words."),
     ]],
     run: Some(|session, args| Box::pin(run(session, args))),
@@ -49,7 +49,10 @@ async fn run(session: &Session, args: &Parsed) -> Result {
         return Err(Error::Unreachable(format!("the server doesn't have a resource type {:?}", parts[0])));
     };
     if args.changed("api-version") {
-        resource = session.resource_of_kind(args.text("api-version"), &resource.kind).await?;
+        let wanted = args.text("api-version");
+        let (group, version) = wanted.split_once('/').unwrap_or(("", wanted));
+        let missing = format!("couldn't find resource for \"{group}/{version}, Resource={}\"", resource.name);
+        resource = session.resource_of_kind(wanted, &resource.kind).await.map_err(|_| Error::Message(missing))?;
     }
     let base = if resource.group.is_empty() { format!("api/{}", resource.version) } else { format!("apis/{}/{}", resource.group, resource.version) };
     let document = session.get(Url::new(format!("/openapi/v3/{base}"))).await?;
@@ -72,11 +75,11 @@ async fn run(session: &Session, args: &Parsed) -> Result {
             session.print(out)?;
             fail!("field {part:?} does not exist");
         };
-        field = Some((*part, next, resolved));
+        field = Some((*part, next));
         at = next;
     }
-    if let Some((name, schema, parent)) = field {
-        out += &format!("FIELD: {name} <{}>{}\n\n", type_name(&document, schema), required(parent, name));
+    if let Some((name, schema)) = field {
+        out += &format!("FIELD: {name} <{}>\n\n\n", type_name(&document, schema));
     }
     out += "DESCRIPTION:\n";
     let resolved = resolve(&document, inner(&document, at));
@@ -166,14 +169,17 @@ fn type_name(document: &Value, schema: &Value) -> String {
     }
 }
 
-/// Lines of at most 80 columns.
+/// Lines of at most 80 columns; what a line is indented by already stays.
 fn wrap(words: &str, indent: usize) -> String {
+    const WIDTH: usize = 80;
     let mut out = String::new();
     for paragraph in words.split('\n') {
+        let own = paragraph.len() - paragraph.trim_start_matches(' ').len();
+        let margin = " ".repeat(indent + own);
         let mut line = String::new();
         for word in paragraph.split_whitespace() {
-            if !line.is_empty() && indent + line.len() + 1 + word.len() > 80 {
-                out += &format!("{}{line}\n", " ".repeat(indent));
+            if !line.is_empty() && margin.len() + line.chars().count() + 1 + word.chars().count() > WIDTH {
+                out += &format!("{margin}{line}\n");
                 line.clear();
             }
             if !line.is_empty() {
@@ -181,7 +187,7 @@ fn wrap(words: &str, indent: usize) -> String {
             }
             line += word;
         }
-        out += &format!("{}{line}\n", " ".repeat(indent));
+        out += &format!("{margin}{line}\n");
     }
     out
 }

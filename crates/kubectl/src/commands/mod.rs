@@ -11,6 +11,7 @@ pub mod completion;
 pub mod config;
 pub mod cp;
 pub mod create;
+pub mod debug;
 pub mod delete;
 pub mod describe;
 pub mod diff;
@@ -20,6 +21,7 @@ pub mod exec;
 pub mod explain;
 pub mod expose;
 pub mod get;
+pub mod kustomize;
 pub mod label;
 pub mod logs;
 pub mod node;
@@ -33,7 +35,6 @@ pub mod run;
 pub mod scale;
 pub mod set;
 pub mod top;
-pub mod unsupported;
 pub mod wait;
 pub mod why;
 
@@ -69,14 +70,14 @@ pub static ROOT: Command = Command {
         &proxy::PROXY,
         &cp::CP,
         &auth::AUTH,
-        &unsupported::DEBUG,
+        &debug::DEBUG,
         &events::EVENTS,
         &diff::DIFF,
         &apply::APPLY,
         &patch::PATCH,
         &replace::REPLACE,
         &wait::WAIT,
-        &unsupported::KUSTOMIZE,
+        &kustomize::KUSTOMIZE,
         &label::LABEL,
         &label::ANNOTATE,
         &completion::COMPLETION,

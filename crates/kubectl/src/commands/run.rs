@@ -98,6 +98,9 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     }
     if args.is_set("expose") {
         expose(session, args, &info, dry_run).await?;
+        if args.text("output") == "yaml" {
+            session.say("---")?;
+        }
     }
     if !attach {
         return report_typed(session, args, &info, "created", dry_run);

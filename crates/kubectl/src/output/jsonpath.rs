@@ -494,8 +494,8 @@ fn subscript(inner: &str) -> Result<Step, String> {
         return Ok(Step::Wildcard);
     }
     if let Some(quote @ ('\'' | '"')) = inner.chars().next() {
-        let name = inner.trim_matches(quote);
-        return Ok(Step::Field(name.replace("\\.", ".")));
+        // As with the original, a name's dots lead on unless they are escaped.
+        return Ok(Step::Union(vec![subscript_path(&format!(".{}", inner.trim_matches(quote)))?]));
     }
     if inner.starts_with('.') {
         return Ok(Step::Union(vec![subscript_path(inner)?]));

@@ -99,7 +99,8 @@ impl Format {
     /// One object, or a list of several.
     pub fn show(&mut self, object: &Value, args: &Parsed) -> Result<String> {
         let mut object = object.clone();
-        if !args.is_set("show-managed-fields") {
+        // Templates see all there is.
+        if matches!(self, Format::Json | Format::Yaml) && !args.is_set("show-managed-fields") {
             drop_managed_fields(&mut object);
         }
         Ok(match self {
@@ -261,6 +262,9 @@ pub fn report(session: &Session, args: &Parsed, info: &Info, done: &str, dry_run
         Format::Name => session.say(info.shown()),
         _ => {
             let text = format.show(&info.object, args)?;
+            if matches!(format, Format::Yaml) && session.another_document() {
+                session.say("---")?;
+            }
             session.print(text)
         }
     }

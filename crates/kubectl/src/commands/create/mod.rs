@@ -13,10 +13,10 @@ use crate::selection::{Info, SELECTOR, from_files};
 use crate::session::Session;
 use crate::value::{object_at, set};
 
-mod configmap;
+pub mod configmap;
 mod cronjob;
 mod deployment;
-mod hash;
+pub mod hash;
 mod ingress;
 mod job;
 mod namespace;

@@ -54,49 +54,52 @@ pub async fn deployment(session: &Session, info: &Info) -> String {
     out + &format!("OldReplicaSets:\t{old}\nNewReplicaSet:\t{new}\n")
 }
 
-fn pod_counts(object: &Value) -> String {
-    format!("{} Running / {} Waiting / {} Succeeded / {} Failed", int(object, "/status/readyReplicas"), int(object, "/status/replicas") - int(object, "/status/readyReplicas"), 0, 0)
+/// How many of the workload's own pods are in which phase.
+async fn pod_counts(session: &Session, info: &Info) -> String {
+    let selector = &info.object["spec"]["selector"];
+    let selector = if selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some() { selector_text(selector) } else { pairs(&info.object, "/spec/selector", "") };
+    let url = Url::new(format!("/api/v1/namespaces/{}/pods", info.namespace)).with_filled("labelSelector", &selector);
+    let found = session.get(url).await.unwrap_or_default();
+    let uid = text(&info.object, "/metadata/uid");
+    let owned = |pod: &&Value| list(pod, "/metadata/ownerReferences").iter().any(|owner| flag(owner, "/controller") && text(owner, "/uid") == uid);
+    let count = |phase: &str| list(&found, "/items").iter().filter(owned).filter(|pod| text(pod, "/status/phase") == phase).count();
+    format!("Pods Status:\t{} Running / {} Waiting / {} Succeeded / {} Failed\n", count("Running"), count("Pending"), count("Succeeded"), count("Failed"))
 }
 
-pub fn replica_set(object: &Value) -> String {
+pub async fn replica_set(session: &Session, info: &Info) -> String {
+    let object = &info.object;
     let selector = &object["spec"]["selector"];
     let selector = if selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some() { selector_text(selector) } else { pairs(object, "/spec/selector", "<none>") };
     let mut out = head(object) + &format!("Selector:\t{selector}\n") + &labels_and_annotations(object) + &controlled_by(object);
-    out += &format!("Replicas:\t{} current / {} desired\nPods Status:\t{}\n", int(object, "/status/replicas"), replicas(object), pod_counts(object));
+    out += &format!("Replicas:\t{} current / {} desired\n{}", int(object, "/status/replicas"), replicas(object), pod_counts(session, info).await);
     out + &template(&object["spec"]["template"], "") + &conditions(object, true)
 }
 
-pub fn stateful_set(object: &Value) -> String {
+pub async fn stateful_set(session: &Session, info: &Info) -> String {
+    let object = &info.object;
     let mut out = head(object) + &format!("CreationTimestamp:\t{}\nSelector:\t{}\n", rfc1123(text(object, "/metadata/creationTimestamp")), selector_text(&object["spec"]["selector"]));
     out += &labels_and_annotations(object);
     out += &format!("Replicas:\t{} desired | {} total\nUpdate Strategy:\t{}\n", replicas(object), int(object, "/status/replicas"), text(object, "/spec/updateStrategy/type"));
     if let Some(partition) = object.pointer("/spec/updateStrategy/rollingUpdate/partition") {
         out += &format!("  Partition:\t{}\n", plain(partition));
     }
-    out += &format!("Pods Status:\t{}\n", pod_counts(object));
+    if let Some(most) = object.pointer("/spec/updateStrategy/rollingUpdate/maxUnavailable") {
+        out += &format!("  MaxUnavailable:\t{}\n", plain(most));
+    }
+    out += &pod_counts(session, info).await;
     out += &template(&object["spec"]["template"], "");
-    let claims = list(object, "/spec/volumeClaimTemplates");
-    if claims.is_empty() {
-        return out + "Volume Claims:\t<none>\n";
-    }
-    out += "Volume Claims:\n";
-    for claim in claims {
-        out += &format!("  Name:\t{}\n  StorageClass:\t{}\n", name(claim), text(claim, "/spec/storageClassName"));
-        out += &format!("  Labels:\t{}\n  Annotations:\t{}\n", pairs(claim, "/metadata/labels", "<none>"), pairs(claim, "/metadata/annotations", "<none>"));
-        let modes: Vec<String> = list(claim, "/spec/accessModes").iter().map(plain).collect();
-        out += &format!("  Capacity:\t{}\n  Access Modes:\t[{}]\n", text(claim, "/spec/resources/requests/storage"), modes.join(" "));
-    }
-    out
+    out + &super::storage::claim_templates(list(object, "/spec/volumeClaimTemplates"))
 }
 
-pub fn daemon_set(object: &Value) -> String {
+pub async fn daemon_set(session: &Session, info: &Info) -> String {
+    let object = &info.object;
     let mut out = head(object) + &format!("Selector:\t{}\n", selector_text(&object["spec"]["selector"]));
     out += &format!("Node-Selector:\t{}\n", pairs(object, "/spec/template/spec/nodeSelector", "<none>"));
     out += &labels_and_annotations(object);
     let count = |field: &str| int(object, &format!("/status/{field}"));
     out += &format!("Desired Number of Nodes Scheduled: {}\nCurrent Number of Nodes Scheduled: {}\n", count("desiredNumberScheduled"), count("currentNumberScheduled"));
     out += &format!("Number of Nodes Scheduled with Up-to-date Pods: {}\nNumber of Nodes Scheduled with Available Pods: {}\n", count("updatedNumberScheduled"), count("numberAvailable"));
-    out += &format!("Number of Nodes Misscheduled: {}\nPods Status:\t{} Running / {} Waiting / 0 Succeeded / 0 Failed\n", count("numberMisscheduled"), count("numberReady"), count("currentNumberScheduled") - count("numberReady"));
+    out += &format!("Number of Nodes Misscheduled: {}\n{}", count("numberMisscheduled"), pod_counts(session, info).await);
     out + &template(&object["spec"]["template"], "")
 }
 
@@ -108,6 +111,9 @@ pub fn job(object: &Value) -> String {
         out += &format!("Completion Mode:\t{}\n", text(object, "/spec/completionMode"));
     }
     out += &format!("Suspend:\t{}\nBackoff Limit:\t{}\n", flag(object, "/spec/suspend"), int(object, "/spec/backoffLimit"));
+    if let Some(seconds) = object.pointer("/spec/ttlSecondsAfterFinished") {
+        out += &format!("TTL Seconds After Finished:\t{}\n", plain(seconds));
+    }
     let (start, end) = (text(object, "/status/startTime"), text(object, "/status/completionTime"));
     if !start.is_empty() {
         out += &format!("Start Time:\t{}\n", rfc1123(start));
@@ -116,9 +122,25 @@ pub fn job(object: &Value) -> String {
         out += &format!("Completed At:\t{}\n", rfc1123(end));
         out += &format!("Duration:\t{}\n", timestamp(end).map_or_else(|| "<unknown>".to_owned(), |end| age_of(start, end)));
     }
+    if let Some(seconds) = object.pointer("/spec/activeDeadlineSeconds") {
+        out += &format!("Active Deadline Seconds:\t{}s\n", plain(seconds));
+    }
     let count = |field: &str| int(object, &format!("/status/{field}"));
     out += &format!("Pods Statuses:\t{} Active ({} Ready) / {} Succeeded / {} Failed\n", count("active"), count("ready"), count("succeeded"), count("failed"));
+    if text(object, "/spec/completionMode") == "Indexed" {
+        let done = text(object, "/status/completedIndexes");
+        out += &format!("Completed Indexes:\t{}\n", if done.is_empty() { "<none>".to_owned() } else { shortened(done) });
+    }
     out + &template(&object["spec"]["template"], "")
+}
+
+/// The first indexes, cut at a comma.
+fn shortened(indexes: &str) -> String {
+    const ENOUGH: usize = 50;
+    match indexes.get(ENOUGH..).and_then(|rest| rest.find(',')) {
+        Some(comma) => format!("{},...", &indexes[..ENOUGH + comma]),
+        None => indexes.to_owned(),
+    }
 }
 
 pub fn cron_job(object: &Value) -> String {
@@ -147,8 +169,20 @@ pub async fn service(session: &Session, info: &Info) -> String {
     if !list(object, "/spec/externalIPs").is_empty() {
         out += &format!("External IPs:\t{}\n", words("/spec/externalIPs"));
     }
+    if !text(object, "/spec/loadBalancerIP").is_empty() {
+        out += &format!("Desired LoadBalancer IP:\t{}\n", text(object, "/spec/loadBalancerIP"));
+    }
     if !text(object, "/spec/externalName").is_empty() {
         out += &format!("External Name:\t{}\n", text(object, "/spec/externalName"));
+    }
+    let ingress = |one: &Value| match (text(one, "/ip"), text(one, "/ipMode")) {
+        ("", _) => text(one, "/hostname").to_owned(),
+        (ip, "") => ip.to_owned(),
+        (ip, mode) => format!("{ip} ({mode})"),
+    };
+    let ingresses: Vec<String> = list(object, "/status/loadBalancer/ingress").iter().map(ingress).collect();
+    if !ingresses.is_empty() {
+        out += &format!("LoadBalancer Ingress:\t{}\n", ingresses.join(", "));
     }
     let url = Url::new(format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", info.namespace)).with("labelSelector", &format!("kubernetes.io/service-name={}", info.name));
     let slices = session.get(url).await.unwrap_or_default();
@@ -168,10 +202,17 @@ pub async fn service(session: &Session, info: &Info) -> String {
     if !text(object, "/spec/internalTrafficPolicy").is_empty() {
         out += &format!("Internal Traffic Policy:\t{}\n", text(object, "/spec/internalTrafficPolicy"));
     }
+    if int(object, "/spec/healthCheckNodePort") > 0 {
+        out += &format!("HealthCheck NodePort:\t{}\n", int(object, "/spec/healthCheckNodePort"));
+    }
+    if !list(object, "/spec/loadBalancerSourceRanges").is_empty() {
+        out += &format!("LoadBalancer Source Ranges:\t{}\n", words("/spec/loadBalancerSourceRanges"));
+    }
     out
 }
 
-fn endpoints(slices: &[Value], port_name: &str) -> String {
+/// The addresses of a port, the first few of many.
+pub fn endpoints(slices: &[Value], port_name: &str) -> String {
     let mut all = Vec::new();
     for slice in slices {
         let Some(port) = list(slice, "/ports").iter().find(|port| name_of(port) == port_name) else { continue };
@@ -227,11 +268,8 @@ pub async fn node(session: &Session, info: &Info) -> String {
 
 /// What the pods of a node ask for.
 fn node_pods(pods: &[Value], node: &Value, now: jiff::Timestamp) -> String {
-    let mut out = format!("Non-terminated Pods:\t({} in total)\n  Namespace\tName\tCPU Requests\tCPU Limits\tMemory Requests\tMemory Limits\tAge\n  ---------\t----\t------------\t----------\t---------------\t-------------\t---\n", pods.len());
+    let mut out = format!("Non-terminated Pods:\t({} in total)\n  Namespace\tName\t\tCPU Requests\tCPU Limits\tMemory Requests\tMemory Limits\tAge\n  ---------\t----\t\t------------\t----------\t---------------\t-------------\t---\n", pods.len());
     let allocatable = |resource: &str| milli(text(node, &format!("/status/allocatable/{resource}"))).max(1);
-    let sum = |pod: &Value, kind: &str, resource: &str| -> i64 {
-        list(pod, "/spec/containers").iter().map(|one| milli(text(one, &format!("/resources/{kind}/{resource}")))).sum()
-    };
     let percent = |value: i64, resource: &str| value.saturating_mul(100) / allocatable(resource);
     let shown = |value: i64, resource: &str| -> String {
         if resource == "cpu" {
@@ -243,9 +281,9 @@ fn node_pods(pods: &[Value], node: &Value, now: jiff::Timestamp) -> String {
     let wanted = [("requests", "cpu"), ("limits", "cpu"), ("requests", "memory"), ("limits", "memory")];
     let mut totals = [0i64; 4];
     for pod in pods {
-        out += &format!("  {}\t{}", crate::value::namespace(pod), name(pod));
+        out += &format!("  {}\t{}\t", crate::value::namespace(pod), name(pod));
         for (index, (kind, resource)) in wanted.iter().enumerate() {
-            let value = sum(pod, kind, resource);
+            let value = wants(pod, kind, resource);
             totals[index] = totals[index].saturating_add(value);
             out += &format!("\t{} ({}%)", shown(value, resource), percent(value, resource));
         }
@@ -255,7 +293,35 @@ fn node_pods(pods: &[Value], node: &Value, now: jiff::Timestamp) -> String {
     for (resource, at) in [("cpu", 0), ("memory", 2)] {
         out += &format!("  {resource}\t{} ({}%)\t{} ({}%)\n", shown(totals[at], resource), percent(totals[at], resource), shown(totals[at + 1], resource), percent(totals[at + 1], resource));
     }
+    let allocatable_names = || map(node, "/status/allocatable").map(|(name, _)| name);
+    let total = |kind: &str, resource: &str| pods.iter().map(|pod| wants(pod, kind, resource)).sum::<i64>();
+    for resource in ["ephemeral-storage"].into_iter().chain(allocatable_names().filter(|name| name.starts_with("hugepages-"))) {
+        let (requests, limits) = (total("requests", resource), total("limits", resource));
+        out += &format!("  {resource}\t{} ({}%)\t{} ({}%)\n", shown(requests, resource), percent(requests, resource), shown(limits, resource), percent(limits, resource));
+    }
+    let standard = |name: &&str| name.starts_with("hugepages-") || matches!(*name, "cpu" | "memory" | "ephemeral-storage" | "pods");
+    for resource in allocatable_names().filter(|name| !standard(name)) {
+        out += &format!("  {resource}\t{}\t{}\n", total("requests", resource) / 1000, total("limits", resource) / 1000);
+    }
     out
+}
+
+/// What a pod asks for, in thousandths: its containers together, or the hungriest of those that run before.
+fn wants(pod: &Value, kind: &str, resource: &str) -> i64 {
+    let of = |container: &Value| milli(text(container, &format!("/resources/{kind}/{resource}")));
+    let mut total: i64 = list(pod, "/spec/containers").iter().map(of).sum();
+    let (mut beside, mut before) = (0, 0);
+    for container in list(pod, "/spec/initContainers") {
+        if text(container, "/restartPolicy") == "Always" {
+            beside += of(container);
+            before = before.max(beside);
+        } else {
+            before = before.max(beside + of(container));
+        }
+    }
+    total = (total + beside).max(before);
+    let overhead = milli(text(pod, &format!("/spec/overhead/{resource}")));
+    if kind == "requests" || total > 0 { total + overhead } else { total }
 }
 
 fn milli(quantity: &str) -> i64 {
@@ -273,23 +339,9 @@ pub async fn namespace(session: &Session, info: &Info) -> String {
         }
     }
     let quotas = session.get(Url::new(format!("/api/v1/namespaces/{}/resourcequotas", info.name))).await.unwrap_or_default();
-    if list(&quotas, "/items").is_empty() {
-        out += "\nNo resource quota.\n";
-    } else {
-        out += "\nResource Quotas\n";
-        for found in list(&quotas, "/items") {
-            out += &format!("  Name:\t{}\n  Resource\tUsed\tHard\n  --------\t---\t---\n", name(found));
-            for (resource, hard) in map(found, "/status/hard") {
-                let used = found.pointer("/status/used").and_then(|used| used.get(resource)).map(plain).unwrap_or_default();
-                out += &format!("  {resource}\t{used}\t{}\n", plain(hard));
-            }
-        }
-    }
+    out += &format!("\n{}", super::limits::quotas(list(&quotas, "/items")));
     let ranges = session.get(Url::new(format!("/api/v1/namespaces/{}/limitranges", info.name))).await.unwrap_or_default();
-    if list(&ranges, "/items").is_empty() {
-        out += "\nNo LimitRange resource.\n";
-    }
-    out
+    out + &format!("\n{}", super::limits::limit_ranges(list(&ranges, "/items")))
 }
 
 pub fn config_map(object: &Value) -> String {
@@ -311,59 +363,14 @@ fn decoded_length(encoded: &str) -> usize {
 pub fn secret(object: &Value) -> String {
     let mut out = head(object) + &labels_and_annotations(object) + &format!("\nType:\t{}\n\nData\n====\n", text(object, "/type"));
     for (key, value) in map(object, "/data") {
+        // A token is what one wants to see.
+        if key == "token" && text(object, "/type") == "kubernetes.io/service-account-token" {
+            let token = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, plain(value)).unwrap_or_default();
+            out += &format!("{key}:\t{}\n", String::from_utf8_lossy(&token));
+            continue;
+        }
         out += &format!("{key}:\t{} bytes\n", decoded_length(&plain(value)));
     }
     out
 }
 
-pub fn service_account(object: &Value) -> String {
-    let names = |pointer: &str| -> String {
-        let all: Vec<&str> = list(object, pointer).iter().map(name_of).collect();
-        if all.is_empty() { "<none>".to_owned() } else { all.join("\n\t") }
-    };
-    head(object) + &labels_and_annotations(object) + &format!("Image pull secrets:\t{}\nMountable secrets:\t{}\nTokens:\t<none>\n", names("/imagePullSecrets"), names("/secrets"))
-}
-
-pub fn claim(object: &Value) -> String {
-    let modes: Vec<String> = list(object, "/status/accessModes").iter().map(plain).collect();
-    let finalizers: Vec<String> = list(object, "/metadata/finalizers").iter().map(plain).collect();
-    let mut out = head(object) + &format!("StorageClass:\t{}\nStatus:\t{}\nVolume:\t{}\n", text(object, "/spec/storageClassName"), text(object, "/status/phase"), text(object, "/spec/volumeName"));
-    out += &labels_and_annotations(object);
-    out + &format!("Finalizers:\t[{}]\nCapacity:\t{}\nAccess Modes:\t{}\nVolumeMode:\t{}\n", finalizers.join(" "), text(object, "/status/capacity/storage"), modes.join(","), text(object, "/spec/volumeMode"))
-}
-
-pub fn quota(object: &Value) -> String {
-    let mut out = head(object) + "Resource\tUsed\tHard\n--------\t----\t----\n";
-    for (resource, hard) in map(object, "/status/hard") {
-        let used = object.pointer("/status/used").and_then(|used| used.get(resource)).map(plain).unwrap_or_default();
-        out += &format!("{resource}\t{used}\t{}\n", plain(hard));
-    }
-    out
-}
-
-pub fn ingress(object: &Value) -> String {
-    let backend = |service: &Value| -> String {
-        let port = &service["service"]["port"];
-        format!("{}:{}", text(service, "/service/name"), port.get("number").or(port.get("name")).map(plain).unwrap_or_default())
-    };
-    let addresses: Vec<String> = list(object, "/status/loadBalancer/ingress").iter().map(|one| if text(one, "/ip").is_empty() { text(one, "/hostname") } else { text(one, "/ip") }.to_owned()).collect();
-    let class = text(object, "/spec/ingressClassName");
-    let mut out = format!("Name:\t{}\n", name(object)) + &super::pairs_block("Labels", object, "/metadata/labels", "=");
-    out += &format!("Namespace:\t{}\nAddress:\t{}\nIngress Class:\t{}\n", crate::value::namespace(object), addresses.join(","), if class.is_empty() { "<none>" } else { class });
-    out += &format!("Default backend:\t{}\n", object.pointer("/spec/defaultBackend").map_or_else(|| "<default>".to_owned(), backend));
-    if !list(object, "/spec/tls").is_empty() {
-        out += "TLS:\n";
-        for tls in list(object, "/spec/tls") {
-            let hosts: Vec<String> = list(tls, "/hosts").iter().map(plain).collect();
-            out += &format!("  {} terminates {}\n", if text(tls, "/secretName").is_empty() { "SNI routes" } else { text(tls, "/secretName") }, hosts.join(","));
-        }
-    }
-    out += "Rules:\n  Host\tPath\tBackends\n  ----\t----\t--------\n";
-    for rule in list(object, "/spec/rules") {
-        out += &format!("  {}\t\n", if text(rule, "/host").is_empty() { "*" } else { text(rule, "/host") });
-        for path in list(rule, "/http/paths") {
-            out += &format!("  \t{} \t{} ()\n", text(path, "/path"), backend(&path["backend"]));
-        }
-    }
-    out + &super::pairs_block("Annotations", object, "/metadata/annotations", ": ")
-}

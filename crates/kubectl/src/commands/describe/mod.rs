@@ -1,8 +1,13 @@
 //! `kubectl describe`: one object in words, with its events
 
+mod access;
 mod generic;
-mod pod;
 mod kinds;
+mod limits;
+mod network;
+mod pod;
+mod storage;
+mod volumes;
 
 use serde_json::Value;
 
@@ -18,6 +23,7 @@ use crate::selection::{ALL_NAMESPACES, CHUNK, Info, SELECTOR, items, list_all, l
 use crate::session::Session;
 use crate::value::{int, list, map, name, plain, text};
 
+pub use access::compact;
 pub use pod::template;
 
 pub static DESCRIBE_COMMAND: Command = Command {
@@ -35,6 +41,7 @@ kubectl describe pods -l app=web",
 async fn run(session: &Session, args: &Parsed) -> Result {
     let mut problems = Vec::new();
     let mut infos = Vec::new();
+    let by_prefix = std::cell::Cell::new(false);
     if crate::files::given(args) {
         let (found, failed) = crate::selection::select(session, args, &[]).await?;
         infos = found;
@@ -57,6 +64,7 @@ async fn run(session: &Session, args: &Parsed) -> Result {
                             if matching.is_empty() {
                                 problems.push(error);
                             }
+                            by_prefix.set(true);
                             infos.extend(matching);
                         }
                         Err(error) => problems.push(error),
@@ -73,17 +81,24 @@ async fn run(session: &Session, args: &Parsed) -> Result {
         session.complain(format!("No resources found in {} namespace.", session.namespace()?));
     }
     let mut first = true;
+    let by_prefix = by_prefix.get();
     for info in infos {
-        if !first {
+        if !first && !by_prefix {
             session.print("\n\n")?;
         }
         first = false;
         let mut text = describe(session, &info).await?;
-        let eventful = !matches!(info.resource.kind.as_str(), "Namespace" | "Secret" | "ResourceQuota");
+        let eventful = !matches!(
+            info.resource.kind.as_str(),
+            "Namespace" | "Secret" | "ResourceQuota" | "LimitRange" | "NetworkPolicy" | "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding"
+        );
         if args.is_set("show-events") && eventful {
             text += &events(session, &info).await;
         }
         session.print(align(&text, DESCRIBE))?;
+        if by_prefix {
+            session.say("")?;
+        }
     }
     Error::all(problems)
 }
@@ -92,11 +107,11 @@ async fn describe(session: &Session, info: &Info) -> Result<String> {
     let object = &info.object;
     let group = info.resource.group.as_str();
     Ok(match (group, info.resource.kind.as_str()) {
-        ("", "Pod") => pod::pod(object),
+        ("", "Pod") => pod::pod(object, session.clock.now()),
         ("apps", "Deployment") => kinds::deployment(session, info).await,
-        ("apps", "ReplicaSet") | ("", "ReplicationController") => kinds::replica_set(object),
-        ("apps", "StatefulSet") => kinds::stateful_set(object),
-        ("apps", "DaemonSet") => kinds::daemon_set(object),
+        ("apps", "ReplicaSet") | ("", "ReplicationController") => kinds::replica_set(session, info).await,
+        ("apps", "StatefulSet") => kinds::stateful_set(session, info).await,
+        ("apps", "DaemonSet") => kinds::daemon_set(session, info).await,
         ("batch", "Job") => kinds::job(object),
         ("batch", "CronJob") => kinds::cron_job(object),
         ("", "Service") => kinds::service(session, info).await,
@@ -104,10 +119,27 @@ async fn describe(session: &Session, info: &Info) -> Result<String> {
         ("", "Namespace") => kinds::namespace(session, info).await,
         ("", "ConfigMap") => kinds::config_map(object),
         ("", "Secret") => kinds::secret(object),
-        ("", "ServiceAccount") => kinds::service_account(object),
-        ("", "PersistentVolumeClaim") => kinds::claim(object),
-        ("", "ResourceQuota") => kinds::quota(object),
-        ("networking.k8s.io", "Ingress") => kinds::ingress(object),
+        ("", "ServiceAccount") => access::service_account(session, info).await,
+        ("", "PersistentVolume") => storage::volume(object, session.clock.now()),
+        ("", "PersistentVolumeClaim") => storage::claim(session, info).await,
+        ("", "ResourceQuota") => limits::quota(object),
+        ("", "LimitRange") => limits::limit_range(object),
+        ("", "Endpoints") => network::endpoints_object(object),
+        ("discovery.k8s.io", "EndpointSlice") => network::endpoint_slice(object),
+        ("networking.k8s.io", "Ingress") => network::ingress(session, info).await,
+        ("networking.k8s.io", "IngressClass") => network::ingress_class(object),
+        ("networking.k8s.io", "NetworkPolicy") => network::network_policy(object),
+        ("networking.k8s.io", "ServiceCIDR") => network::service_range(object),
+        ("networking.k8s.io", "IPAddress") => network::ip_address(object),
+        ("policy", "PodDisruptionBudget") => limits::disruption_budget(object),
+        ("scheduling.k8s.io", "PriorityClass") => limits::priority_class(object),
+        ("autoscaling", "HorizontalPodAutoscaler") => limits::autoscaler(object),
+        ("storage.k8s.io", "StorageClass") => storage::storage_class(object),
+        ("storage.k8s.io", "CSINode") => storage::csi_node(object),
+        ("storage.k8s.io", "VolumeAttributesClass") => storage::volume_attributes_class(object),
+        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => access::role(object),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => access::binding(object),
+        ("certificates.k8s.io", "CertificateSigningRequest") => access::certificate_request(object),
         _ => generic::generic(object),
     })
 }
@@ -138,13 +170,22 @@ pub async fn events(session: &Session, info: &Info) -> String {
 pub async fn object_events(session: &Session, info: &Info) -> Vec<Value> {
     let selector = format!("involvedObject.name={},involvedObject.namespace={},involvedObject.kind={}", info.name, info.namespace, info.resource.kind);
     let uid = text(&info.object, "/metadata/uid");
-    // A node's events carry its name in place of its UID.
-    let selector = if info.resource.kind == "Node" || uid.is_empty() { selector } else { format!("{selector},involvedObject.uid={uid}") };
     let selector = selector.replace("involvedObject.namespace=,", "");
+    // What a kubelet says of its node carries the name in place of the UID.
+    let uids: &[&str] = match (info.resource.kind.as_str(), uid) {
+        ("Node", uid) => &[uid, &info.name],
+        (_, "") => &[],
+        (_, uid) => &[uid],
+    };
+    let selectors = if uids.is_empty() { vec![selector] } else { uids.iter().map(|uid| format!("{selector},involvedObject.uid={uid}")).collect() };
     let path = if info.namespace.is_empty() { "/api/v1/events".to_owned() } else { format!("/api/v1/namespaces/{}/events", info.namespace) };
-    let found = session.get(Url::new(path).with("fieldSelector", &selector)).await.unwrap_or_default();
-    let mut events = list(&found, "/items").to_vec();
-    events.sort_by(|a, b| last_seen(a).cmp(last_seen(b)));
+    let mut events = Vec::new();
+    for selector in selectors {
+        let found = session.get(Url::new(path.clone()).with("fieldSelector", &selector)).await.unwrap_or_default();
+        events.extend(list(&found, "/items").iter().cloned());
+    }
+    // As the original orders: those that tell no such time come first.
+    events.sort_by(|a, b| text(a, "/lastTimestamp").cmp(text(b, "/lastTimestamp")));
     events
 }
 

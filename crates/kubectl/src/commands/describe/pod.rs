@@ -2,15 +2,20 @@
 
 use serde_json::Value;
 
-use super::{head, labels_and_annotations, pairs_block, rfc1123};
+use super::volumes::volumes;
+use super::{head, labels_and_annotations, pairs_block, rfc1123, selector_text};
+use crate::output::age_of;
 use crate::value::{flag, int, list, map, name_of, pairs, plain, text};
 
-pub fn pod(pod: &Value) -> String {
+pub fn pod(pod: &Value, now: jiff::Timestamp) -> String {
     let mut out = head(pod);
     let number = pod.pointer("/spec/priority").map(plain).unwrap_or_else(|| "0".to_owned());
     out += &format!("Priority:\t{number}\n");
     if !text(pod, "/spec/priorityClassName").is_empty() {
         out += &format!("Priority Class Name:\t{}\n", text(pod, "/spec/priorityClassName"));
+    }
+    if !text(pod, "/spec/runtimeClassName").is_empty() {
+        out += &format!("Runtime Class Name:\t{}\n", text(pod, "/spec/runtimeClassName"));
     }
     if !text(pod, "/spec/serviceAccountName").is_empty() {
         out += &format!("Service Account:\t{}\n", text(pod, "/spec/serviceAccountName"));
@@ -24,10 +29,11 @@ pub fn pod(pod: &Value) -> String {
     }
     out += &labels_and_annotations(pod);
     let phase = text(pod, "/status/phase");
-    if text(pod, "/metadata/deletionTimestamp").is_empty() {
+    let deleted = text(pod, "/metadata/deletionTimestamp");
+    if deleted.is_empty() || phase == "Succeeded" || phase == "Failed" {
         out += &format!("Status:\t{phase}\n");
     } else {
-        out += &format!("Status:\tTerminating (lasts <invalid>)\nTermination Grace Period:\t{}s\n", int(pod, "/metadata/deletionGracePeriodSeconds"));
+        out += &format!("Status:\tTerminating (lasts {})\nTermination Grace Period:\t{}s\n", age_of(deleted, now), int(pod, "/metadata/deletionGracePeriodSeconds"));
     }
     for (title, pointer) in [("Reason", "/status/reason"), ("Message", "/status/message")] {
         if !text(pod, pointer).is_empty() {
@@ -50,9 +56,21 @@ pub fn pod(pod: &Value) -> String {
     if let Some(owner) = list(pod, "/metadata/ownerReferences").iter().find(|owner| flag(owner, "/controller")) {
         out += &format!("Controlled By:\t{}/{}\n", text(owner, "/kind"), name_of(owner));
     }
-    out += &containers("Init Containers", list(pod, "/spec/initContainers"), list(pod, "/status/initContainerStatuses"), "");
-    out += &containers("Containers", list(pod, "/spec/containers"), list(pod, "/status/containerStatuses"), "");
-    out += &containers("Ephemeral Containers", list(pod, "/spec/ephemeralContainers"), list(pod, "/status/ephemeralContainerStatuses"), "");
+    if !text(pod, "/status/nominatedNodeName").is_empty() {
+        out += &format!("NominatedNodeName:\t{}\n", text(pod, "/status/nominatedNodeName"));
+    }
+    out += &containers("Init Containers", list(pod, "/spec/initContainers"), list(pod, "/status/initContainerStatuses"), Some(pod));
+    out += &containers("Containers", list(pod, "/spec/containers"), list(pod, "/status/containerStatuses"), Some(pod));
+    out += &containers("Ephemeral Containers", list(pod, "/spec/ephemeralContainers"), list(pod, "/status/ephemeralContainerStatuses"), Some(pod));
+    let gates = list(pod, "/spec/readinessGates");
+    if !gates.is_empty() {
+        out += "Readiness Gates:\n  Type\tStatus\n";
+    }
+    for gate in gates {
+        let wanted = text(gate, "/conditionType");
+        let found = list(pod, "/status/conditions").iter().find(|one| text(one, "/type") == wanted);
+        out += &format!("  {wanted} \t{} \n", found.map_or("<none>", |one| text(one, "/status")));
+    }
     let conditions = list(pod, "/status/conditions");
     if !conditions.is_empty() {
         out += "Conditions:\n  Type\tStatus\n";
@@ -65,7 +83,19 @@ pub fn pod(pod: &Value) -> String {
         out += &format!("QoS Class:\t{}\n", text(pod, "/status/qosClass"));
     }
     out += &pairs_block("Node-Selectors", pod, "/spec/nodeSelector", "=");
-    out + &tolerations(list(pod, "/spec/tolerations"), "")
+    out += &tolerations(list(pod, "/spec/tolerations"), "");
+    out + &spread(list(pod, "/spec/topologySpreadConstraints"), "")
+}
+
+fn spread(constraints: &[Value], indent: &str) -> String {
+    let mut sorted: Vec<&Value> = constraints.iter().collect();
+    sorted.sort_by_key(|one| text(one, "/topologyKey"));
+    let line = |one: &Value| {
+        let selector = one.get("labelSelector").map(|selector| format!(" for selector {}", selector_text(selector))).unwrap_or_default();
+        format!("{}:{} when max skew {} is exceeded{selector}", text(one, "/topologyKey"), text(one, "/whenUnsatisfiable"), int(one, "/maxSkew"))
+    };
+    let lines: Vec<String> = sorted.into_iter().map(line).collect();
+    if lines.is_empty() { String::new() } else { format!("{indent}Topology Spread Constraints:\t{}\n", lines.join(&format!("\n{indent}\t"))) }
 }
 
 fn tolerations(found: &[Value], indent: &str) -> String {
@@ -96,7 +126,9 @@ fn toleration(toleration: &Value) -> String {
     }
 }
 
-fn containers(title: &str, specs: &[Value], statuses: &[Value], indent: &str) -> String {
+/// The containers of a pod, or of a template where there is none.
+fn containers(title: &str, specs: &[Value], statuses: &[Value], pod: Option<&Value>) -> String {
+    let indent = if pod.is_some() { "" } else { "  " };
     if specs.is_empty() {
         return String::new();
     }
@@ -120,6 +152,12 @@ fn containers(title: &str, specs: &[Value], statuses: &[Value], indent: &str) ->
         let or_none = |all: Vec<String>| if all.is_empty() { "<none>".to_owned() } else { all.join(", ") };
         line(&format!("Port{several}"), or_none(ports));
         line(&format!("Host Port{several}"), or_none(host_ports));
+        if let Some(profile) = spec.pointer("/securityContext/seccompProfile") {
+            line("SeccompProfile", text(profile, "/type").to_owned());
+            if text(profile, "/type") == "Localhost" {
+                line("  LocalhostProfile", text(profile, "/localhostProfile").to_owned());
+            }
+        }
         drop(line);
         for (title, field) in [("Command", "/command"), ("Args", "/args")] {
             if !list(spec, field).is_empty() {
@@ -153,17 +191,22 @@ fn containers(title: &str, specs: &[Value], statuses: &[Value], indent: &str) ->
                 out += &format!("{indent}    {title}:\t{}\n", probe(found));
             }
         }
+        if !list(spec, "/envFrom").is_empty() {
+            out += &format!("{indent}    Environment Variables from:\n");
+        }
         for from in list(spec, "/envFrom") {
             let (kind, reference) = match from.get("configMapRef") {
                 Some(reference) => ("ConfigMap", reference),
                 None => ("Secret", from.get("secretRef").unwrap_or(&Value::Null)),
             };
-            out += &format!("{indent}    Environment Variables from:\n{indent}      {}\t{kind}\tOptional: {}\n", name_of(reference), flag(reference, "/optional"));
+            let prefix = text(from, "/prefix");
+            let prefix = if prefix.is_empty() { String::new() } else { format!(" with prefix '{prefix}'") };
+            out += &format!("{indent}      {}\t{kind}{prefix}\tOptional: {}\n", name_of(reference), flag(reference, "/optional"));
         }
         let environment = list(spec, "/env");
         out += &format!("{indent}    Environment:{}\n", if environment.is_empty() { "\t<none>" } else { "" });
         for variable in environment {
-            out += &format!("{indent}      {}:\t{}\n", name_of(variable), variable_value(variable));
+            out += &format!("{indent}      {}:\t{}\n", name_of(variable), variable_value(variable, spec, pod));
         }
         let mounts = list(spec, "/volumeMounts");
         out += &format!("{indent}    Mounts:{}\n", if mounts.is_empty() { "\t<none>" } else { "" });
@@ -176,6 +219,13 @@ fn containers(title: &str, specs: &[Value], statuses: &[Value], indent: &str) ->
             }
             out += &format!("{indent}      {} from {} ({how})\n", text(mount, "/mountPath"), name_of(mount));
         }
+        let devices = list(spec, "/volumeDevices");
+        if !devices.is_empty() {
+            out += &format!("{indent}    Devices:{}\n", if mounts.is_empty() { "\t<none>" } else { "" });
+        }
+        for device in devices {
+            out += &format!("{indent}      {} from {}\n", text(device, "/devicePath"), name_of(device));
+        }
     }
     out
 }
@@ -187,20 +237,48 @@ fn protocol(port: &Value) -> &str {
     }
 }
 
-fn variable_value(variable: &Value) -> String {
-    let Some(from) = variable.get("valueFrom") else { return text(variable, "/value").replace('\n', "\n\t") };
+fn variable_value(variable: &Value, container: &Value, pod: Option<&Value>) -> String {
+    let Some(from) = variable.get("valueFrom") else { return text(variable, "/value").replace('\n', "\n      \t") };
     if let Some(field) = from.get("fieldRef") {
-        return format!(" ({}:{})", if text(field, "/apiVersion").is_empty() { "v1" } else { text(field, "/apiVersion") }, text(field, "/fieldPath"));
+        let value = pod.map(|pod| field_value(pod, text(field, "/fieldPath"))).unwrap_or_default();
+        return format!("{value} ({}:{})", if text(field, "/apiVersion").is_empty() { "v1" } else { text(field, "/apiVersion") }, text(field, "/fieldPath"));
     }
     if let Some(field) = from.get("resourceFieldRef") {
-        return format!(" ({})", text(field, "/resource"));
+        let resource = text(field, "/resource");
+        let value = resource_value(container, resource, text(field, "/divisor"));
+        let value = if value == "0" && resource.starts_with("limits.") { "node allocatable".to_owned() } else { value };
+        return format!("{value} ({resource})");
     }
-    for (field, kind) in [("secretKeyRef", "secret"), ("configMapKeyRef", "config map")] {
+    for (field, kind) in [("secretKeyRef", "in secret"), ("configMapKeyRef", "of config map")] {
         if let Some(reference) = from.get(field) {
-            return format!("<set to the key '{}' in {kind} '{}'>\tOptional: {}", text(reference, "/key"), name_of(reference), flag(reference, "/optional"));
+            return format!("<set to the key '{}' {kind} '{}'>\tOptional: {}", text(reference, "/key"), name_of(reference), flag(reference, "/optional"));
         }
     }
     String::new()
+}
+
+/// What a downward field of the pod's metadata says.
+fn field_value(pod: &Value, path: &str) -> String {
+    if let Some((map, key)) = path.strip_suffix("']").and_then(|path| path.split_once("['")) {
+        let pointer = format!("/{}/{}", map.replace('.', "/"), key.replace('~', "~0").replace('/', "~1"));
+        return text(pod, &pointer).to_owned();
+    }
+    match path {
+        "metadata.name" | "metadata.namespace" | "metadata.uid" => text(pod, &format!("/{}", path.replace('.', "/"))).to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// A limit or request of the container, in units of the divisor, rounded up.
+fn resource_value(container: &Value, resource: &str, divisor: &str) -> String {
+    let (kind, name) = resource.split_once('.').unwrap_or((resource, ""));
+    let milli = |quantity: &str| api::quantity::Quantity::parse(quantity).map_or(0, |quantity| quantity.milli_value());
+    let value = milli(text(container, &format!("/resources/{kind}/{name}")));
+    let unit = match milli(divisor) {
+        0 => 1000,
+        unit => unit,
+    };
+    ((value + unit - 1) / unit).to_string()
 }
 
 fn state(title: &str, state: &Value, indent: &str) -> String {
@@ -254,58 +332,6 @@ fn probe(probe: &Value) -> String {
     )
 }
 
-fn volumes(volumes: &[Value], indent: &str) -> String {
-    if volumes.is_empty() {
-        return format!("{indent}Volumes:\t<none>\n");
-    }
-    let mut out = format!("{indent}Volumes:\n");
-    for volume in volumes {
-        out += &format!("  {}{}:\n", &indent[..indent.len().min(1)], name_of(volume));
-        let indent = "";
-        let mut line = |name: &str, value: String| out += &format!("{indent}    {name}:\t{value}\n");
-        if let Some(found) = volume.get("emptyDir") {
-            line("Type", "EmptyDir (a temporary directory that shares a pod's lifetime)".to_owned());
-            line("Medium", text(found, "/medium").to_owned());
-            line("SizeLimit", if text(found, "/sizeLimit").is_empty() { "<unset>".to_owned() } else { text(found, "/sizeLimit").to_owned() });
-        } else if let Some(found) = volume.get("hostPath") {
-            line("Type", "HostPath (bare host directory volume)".to_owned());
-            line("Path", text(found, "/path").to_owned());
-            line("HostPathType", text(found, "/type").to_owned());
-        } else if let Some(found) = volume.get("configMap") {
-            line("Type", "ConfigMap (a volume populated by a ConfigMap)".to_owned());
-            line("Name", name_of(found).to_owned());
-            line("Optional", flag(found, "/optional").to_string());
-        } else if let Some(found) = volume.get("secret") {
-            line("Type", "Secret (a volume populated by a Secret)".to_owned());
-            line("SecretName", text(found, "/secretName").to_owned());
-            line("Optional", flag(found, "/optional").to_string());
-        } else if let Some(found) = volume.get("persistentVolumeClaim") {
-            line("Type", "PersistentVolumeClaim (a reference to a PersistentVolumeClaim in the same namespace)".to_owned());
-            line("ClaimName", text(found, "/claimName").to_owned());
-            line("ReadOnly", flag(found, "/readOnly").to_string());
-        } else if let Some(found) = volume.get("projected") {
-            line("Type", "Projected (a volume that contains injected data from multiple sources)".to_owned());
-            for source in list(found, "/sources") {
-                if let Some(token) = source.get("serviceAccountToken") {
-                    line("TokenExpirationSeconds", int(token, "/expirationSeconds").to_string());
-                } else if let Some(map) = source.get("configMap") {
-                    line("ConfigMapName", name_of(map).to_owned());
-                    line("Optional", flag(map, "/optional").to_string());
-                } else if let Some(secret) = source.get("secret") {
-                    line("SecretName", name_of(secret).to_owned());
-                    line("Optional", flag(secret, "/optional").to_string());
-                } else if source.get("downwardAPI").is_some() {
-                    line("DownwardAPI", "true".to_owned());
-                }
-            }
-        } else {
-            let kind = volume.as_object().and_then(|fields| fields.keys().find(|key| *key != "name")).cloned().unwrap_or_default();
-            line("Type", kind);
-        }
-    }
-    out
-}
-
 /// `Pod Template:` of workloads and of `rollout history`.
 pub fn template(template: &Value, cause: &str) -> String {
     let mut out = "Pod Template:\n".to_owned();
@@ -319,9 +345,10 @@ pub fn template(template: &Value, cause: &str) -> String {
     if !text(template, "/spec/serviceAccountName").is_empty() {
         out += &format!("  Service Account:\t{}\n", text(template, "/spec/serviceAccountName"));
     }
-    out += &containers("Init Containers", list(template, "/spec/initContainers"), &[], "  ");
-    out += &containers("Containers", list(template, "/spec/containers"), &[], "  ");
+    out += &containers("Init Containers", list(template, "/spec/initContainers"), &[], None);
+    out += &containers("Containers", list(template, "/spec/containers"), &[], None);
     out += &volumes(list(template, "/spec/volumes"), "  ");
+    out += &spread(list(template, "/spec/topologySpreadConstraints"), "  ");
     if !text(template, "/spec/priorityClassName").is_empty() {
         out += &format!("  Priority Class Name:\t{}\n", text(template, "/spec/priorityClassName"));
     }
