@@ -7,7 +7,8 @@ use api::clock::Clock;
 use apiserver::pki::{self, ClientName, Pki};
 use apiserver::{ApiServer, KubeletAccess, TlsConfig};
 use client::remote::Identity;
-use client::{EventRecorder, Informers};
+use client::lease::LeaseConfig;
+use client::{EventRecorder, Informers, ObjectKey};
 use controllers::{ControllerManager, ControllersConfig, LoadBalancerSettings, OwnMachine};
 use ipnet::IpNet;
 use kubelet::ServerConfig;
@@ -109,35 +110,89 @@ fn start_control_plane(
     clock: &Clock,
     cancel: &CancellationToken,
 ) {
-    let enabled = |part: &str| !config.disable.iter().any(|disabled| disabled == part);
-    if enabled("controller-manager") {
-        let settings = ControllersConfig { ca_pem: pki.authority_pem().to_string() };
-        let controllers = ControllerManager::new(manager, informers.clone(), clock.clone(), settings)
-            .signing_key_pem(pki.authority_key_pem())
-            .signing_duration(config.cluster_signing_duration)
-            .cluster_cidrs(vec![config.cluster_cidr])
-            .node_monitor_grace_period(config.node_monitor_grace_period)
-            .load_balancers(LoadBalancerSettings {
-                pool: config.load_balancer_pool.clone(),
-                reserved_ports: vec![config.https_listen_port, config.kubelet_port],
-                disabled: !enabled("servicelb"),
-            });
-        let controllers = match enabled("local-storage") {
-            true => controllers.local_paths(
-                config.data_dir.join("storage"),
-                Arc::new(OwnMachine { node_name: config.node_name.clone() }),
-            ),
-            false => controllers,
-        };
-        tokio::spawn(controllers.run(cancel.clone()));
+    let turns = Turns {
+        shared: config.datastore.is_shared(),
+        // Names one run of one server: after a crash even an own lease is waited for.
+        identity: format!("{}_{:x}", config.node_name, clock.now().as_nanosecond()),
+        informers: informers.clone(),
+        clock: clock.clone(),
+        cancel: cancel.clone(),
+    };
+    let enabled = |config: &Config, part: &str| !config.disable.iter().any(|disabled| disabled == part);
+    if enabled(config, "controller-manager") {
+        let (config, clock, client) = (config.clone(), clock.clone(), manager.clone());
+        let (ca_pem, signing_key_pem) = (pki.authority_pem().to_string(), pki.authority_key_pem());
+        turns.run("kube-controller-manager", manager, move |informers, stop| {
+            let enabled = |part: &str| enabled(&config, part);
+            let settings = ControllersConfig { ca_pem: ca_pem.clone() };
+            let controllers = ControllerManager::new(client.clone(), informers, clock.clone(), settings)
+                .signing_key_pem(signing_key_pem.clone())
+                .signing_duration(config.cluster_signing_duration)
+                .cluster_cidrs(vec![config.cluster_cidr])
+                .node_monitor_grace_period(config.node_monitor_grace_period)
+                .load_balancers(LoadBalancerSettings {
+                    pool: config.load_balancer_pool.clone(),
+                    reserved_ports: vec![config.https_listen_port, config.kubelet_port],
+                    disabled: !enabled("servicelb"),
+                });
+            let controllers = match enabled("local-storage") {
+                true => controllers.local_paths(
+                    config.data_dir.join("storage"),
+                    Arc::new(OwnMachine { node_name: config.node_name.clone() }),
+                ),
+                false => controllers,
+            };
+            controllers.run(stop)
+        });
     }
-    if enabled("scheduler") {
+    if enabled(config, "scheduler") {
         let client = client::in_process_as(server.in_process("system:kube-scheduler", &[]), "kube-scheduler");
-        let recorder = EventRecorder::new(client.clone(), clock.clone(), "default-scheduler", &config.node_name);
-        let seed = clock.now().as_nanosecond() as u64; // Any will do: it only breaks ties.
-        let settings = SchedulerConfig { seed, ..SchedulerConfig::default() };
-        let scheduler = Scheduler::new(client, informers.clone(), recorder, clock.clone(), settings);
-        tokio::spawn(scheduler.run(cancel.clone()));
+        let (clock, node_name) = (clock.clone(), config.node_name.clone());
+        turns.run("kube-scheduler", client.clone(), move |informers, stop| {
+            let recorder = EventRecorder::new(client.clone(), clock.clone(), "default-scheduler", &node_name);
+            let seed = clock.now().as_nanosecond() as u64; // Any will do: it only breaks ties.
+            let settings = SchedulerConfig { seed, ..SchedulerConfig::default() };
+            Scheduler::new(client.clone(), informers, recorder, clock.clone(), settings).run(stop)
+        });
+    }
+}
+
+/// Of the servers that share a store one at a time runs a part; a server alone always does.
+struct Turns {
+    shared: bool,
+    identity: String,
+    informers: Arc<Informers>,
+    clock: Clock,
+    cancel: CancellationToken,
+}
+
+impl Turns {
+    fn run<F, Fut>(&self, part: &'static str, client: kube::Client, make: F)
+    where
+        F: Fn(Arc<Informers>, CancellationToken) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        if !self.shared {
+            tokio::spawn(make(self.informers.clone(), self.cancel.clone()));
+            return;
+        }
+        let (identity, clock, cancel) = (self.identity.clone(), self.clock.clone(), self.cancel.clone());
+        tokio::spawn(async move {
+            while !cancel.is_cancelled() {
+                let lease = ObjectKey { namespace: "kube-system".to_string(), name: part.to_string() };
+                let config = LeaseConfig::new(lease, &identity);
+                let work = |stop: CancellationToken| {
+                    // Of this turn only: what subscribes to them ends with it.
+                    let ended = stop.child_token();
+                    let work = make(Informers::new(client.clone(), ended.clone()), stop);
+                    async move {
+                        let _guard = ended.drop_guard();
+                        work.await;
+                    }
+                };
+                client::lease::lead(client.clone(), clock.clone(), config, cancel.clone(), work).await;
+            }
+        });
     }
 }
 
