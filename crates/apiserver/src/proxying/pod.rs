@@ -98,7 +98,8 @@ pub async fn pod_log(call: &Call) -> Result<Reply, RequestError> {
     let path = format!("/containerLogs/{}/{}/{container}?{}", call.namespace(), call.name(), query.join("&"));
     let reply = pass_on(call, backend, Method::GET, &path, bytes::Bytes::new()).await?;
     match reply.content {
-        Content::Response(response) if !response.status().is_success() => Err(refused(response).await),
+        // An upgrade is a success too: logs over WebSocket.
+        Content::Response(response) if response.status().as_u16() >= 300 => Err(refused(response).await),
         content => Ok(Reply { content, ..reply }),
     }
 }

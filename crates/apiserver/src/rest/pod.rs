@@ -113,9 +113,31 @@ pub async fn evict(call: &Call) -> Result<Reply, RequestError> {
     if needs_budget {
         take_from_budget(call, &pod, entry.namespace(), dry_run).await?;
     }
+    if !dry_run && text(&pod, "deletionTimestamp").is_empty() {
+        mark_disrupted(call, entry.namespace()).await?;
+    }
     let options = eviction.get_mut("deleteOptions").map_or(Value::Null, Value::take);
     delete::delete_by(call, call.name(), options).await?;
     Ok(created_status())
+}
+
+/// Who looks at the pod's end sees that it was not its own fault.
+async fn mark_disrupted(call: &Call, namespace: &str) -> Result<(), RequestError> {
+    let condition = serde_json::json!({
+        "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting", "lastTransitionTime": super::write::seconds(call.now),
+    });
+    let mark = |pod: &mut Value| {
+        let conditions = &mut pod["status"]["conditions"];
+        if conditions.is_null() {
+            *conditions = Value::Array(Vec::new());
+        }
+        let Some(conditions) = conditions.as_array_mut() else { return Ok(false) };
+        conditions.retain(|known| known["type"] != "DisruptionTarget");
+        conditions.push(condition.clone());
+        Ok(true)
+    };
+    call.server.update(Target { group: "", plural: "pods", namespace, name: call.name() }, &mark).await
 }
 
 async fn take_from_budget(call: &Call, pod: &Value, namespace: &str, dry_run: bool) -> Result<(), RequestError> {
