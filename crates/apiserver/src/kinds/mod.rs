@@ -91,6 +91,8 @@ pub struct Kind {
     pub deprecation: &'static str,
     /// Whether a PUT or an apply may create it (leases, endpoints, nodes, ...: as the original's strategies say).
     pub create_on_update: bool,
+    /// Whether a completed deletion answers with the object rather than with a Status.
+    pub answers_deletion_with_object: bool,
     /// Fields besides `metadata.name` and `metadata.namespace` that field selectors may use.
     pub selectable_fields: &'static [&'static str],
     /// Value of one of `selectable_fields` (default: looked up by path; pods and events derive some).
@@ -200,6 +202,7 @@ pub const NAMESPACED: Kind = Kind {
     warnings: |_, _| Vec::new(),
     deprecation: "",
     create_on_update: false,
+    answers_deletion_with_object: false,
     selectable_fields: &[],
     field_value: field_by_path,
     columns: printing::NAME_AND_AGE,

@@ -3,6 +3,7 @@
 //! Invariant: made on demand from the schema table and the registry; kept packed, one per group version.
 
 mod gnostic;
+mod parameters;
 mod paths;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,7 +56,8 @@ pub fn v2(server: &ApiServer, headers: &HeaderMap) -> Result<Reply, RequestError
 
 /// Paths and definitions are made one at a time: as one tree they take ten times the memory of the document.
 fn v2_paths() -> impl Iterator<Item = (String, Value)> {
-    group_versions().flat_map(|(group, version)| paths::of(group, version, paths::Flavour::Two))
+    let others = paths::others(&group_names(), paths::Flavour::Two).into_iter().flat_map(|(_, paths)| paths);
+    others.chain(group_versions().flat_map(|(group, version)| paths::of(group, version, paths::Flavour::Two)))
 }
 
 fn v2_definitions() -> impl Iterator<Item = (String, Value)> {
@@ -102,20 +104,33 @@ pub fn v3(server: &ApiServer, rest: &str, headers: &HeaderMap) -> Result<Reply, 
     wants_json(headers)?;
     let rest = rest.trim_start_matches('/');
     if rest.is_empty() {
+        let others = paths::others(&group_names(), paths::Flavour::Three).into_iter().map(|(document, _)| document);
         let paths: Map<String, Value> = group_versions()
-            .map(|(group, version)| {
-                let path = document_path(group, version);
+            .map(|(group, version)| document_path(group, version))
+            .chain(others)
+            .map(|path| {
                 let url = format!("/openapi/v3/{path}?hash={}", hash(&path));
                 (path, json!({"serverRelativeURL": url}))
             })
             .collect();
         return Ok(Reply::json(json!({"paths": paths}).to_string()));
     }
-    let Some((group, version)) = group_versions().find(|(group, version)| document_path(group, version) == rest) else {
-        return Err(RequestError::NoSuchPath);
+    let of_kinds = group_versions().find(|(group, version)| document_path(group, version) == rest);
+    let packed = match of_kinds {
+        Some((group, version)) => server.openapi.get(rest, || v3_document(group, version).to_string().into_bytes()),
+        None => {
+            let others = paths::others(&group_names(), paths::Flavour::Three);
+            let Some((_, paths)) = others.into_iter().find(|(document, _)| document == rest) else {
+                return Err(RequestError::NoSuchPath);
+            };
+            server.openapi.get(rest, || v3_with(paths, Vec::new()).to_string().into_bytes())
+        }
     };
-    let packed = server.openapi.get(rest, || v3_document(group, version).to_string().into_bytes());
     Ok(respond(&packed, headers, "application/json"))
+}
+
+fn group_names() -> Vec<&'static str> {
+    groups().into_iter().map(|(group, _)| group).collect()
 }
 
 fn group_versions() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -137,10 +152,13 @@ fn hash(path: &str) -> String {
 }
 
 fn v3_document(group: &'static str, version: &'static str) -> Value {
-    let paths = paths::of(group, version, paths::Flavour::Three);
-    let mut wanted: Vec<String> = Vec::new();
+    let kinds = kinds_of(group, version).map(|kind| kind.definition.to_owned()).collect();
+    v3_with(paths::of(group, version, paths::Flavour::Three), kinds)
+}
+
+/// Paths, and every schema that they or `wanted` refer to.
+fn v3_with(paths: Map<String, Value>, mut wanted: Vec<String>) -> Value {
     references(&Value::Object(paths.clone()), &mut wanted);
-    wanted.extend(kinds_of(group, version).map(|kind| kind.definition.to_owned()));
     let mut schemas = Map::new();
     let mut seen = BTreeSet::new();
     while let Some(name) = wanted.pop() {

@@ -17,22 +17,6 @@ use crate::kinds::{Kind, Problem, ProblemReason};
 /// How often a delete without preconditions is tried anew.
 const ATTEMPTS: usize = 100;
 
-/// Kinds whose deletion answers with the object rather than with a Status.
-const ANSWER_WITH_OBJECT: &[(&str, &str)] = &[
-    ("", "pods"),
-    ("", "persistentvolumes"),
-    ("", "persistentvolumeclaims"),
-    ("", "podtemplates"),
-    ("", "resourcequotas"),
-    ("", "serviceaccounts"),
-    ("storage.k8s.io", "storageclasses"),
-    ("storage.k8s.io", "csidrivers"),
-    ("storage.k8s.io", "csinodes"),
-    ("storage.k8s.io", "volumeattachments"),
-    ("storage.k8s.io", "csistoragecapacities"),
-    ("resource.k8s.io", "resourceclaims"),
-];
-
 #[derive(Default, Clone)]
 struct DeleteOptions {
     grace: Option<i64>,
@@ -62,9 +46,7 @@ pub async fn delete(call: &Call) -> Result<Reply, RequestError> {
     let options = read_options(call)?;
     let outcome = delete_one(call, call.name(), &options).await?;
     let (code, content) = match outcome {
-        Outcome::Gone(object) if ANSWER_WITH_OBJECT.contains(&(call.kind.group, call.kind.plural)) => {
-            (StatusCode::OK, whole(call, object))
-        }
+        Outcome::Gone(object) if call.kind.answers_deletion_with_object => (StatusCode::OK, whole(call, object)),
         Outcome::Gone(object) => return Ok(Reply::status(StatusCode::OK, success(call, &object))),
         Outcome::Remains(object) => {
             let accepted = options.orphan == Some(false) || options.propagation == Some(Propagation::Foreground);

@@ -5,6 +5,7 @@ mod auth;
 mod discovery;
 mod flow;
 mod harness;
+mod openapi_oracle;
 mod reads;
 mod roundtrip;
 mod streams;

@@ -17,6 +17,7 @@ pub static KIND: Kind = Kind {
     short_names: &["pv"],
     definition: "io.k8s.api.core.v1.PersistentVolume",
     storage: "persistentvolumes",
+    answers_deletion_with_object: true,
     subresources: &[STATUS],
     defaults,
     prepare_create: |object| object["status"] = json!({"phase": "Pending"}),

@@ -17,6 +17,7 @@ pub static KIND: Kind = Kind {
     short_names: &["pvc"],
     definition: "io.k8s.api.core.v1.PersistentVolumeClaim",
     storage: "persistentvolumeclaims",
+    answers_deletion_with_object: true,
     subresources: &[STATUS],
     defaults: default_claim,
     prepare_create: |object| {

@@ -20,6 +20,7 @@ pub static KIND: Kind = Kind {
     categories: &["all"],
     definition: "io.k8s.api.core.v1.Pod",
     storage: "pods",
+    answers_deletion_with_object: true,
     subresources: &[
         connect("attach", "PodAttachOptions"),
         create("binding", ("", "v1", "Binding")),

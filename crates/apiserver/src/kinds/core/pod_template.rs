@@ -14,6 +14,7 @@ pub static KIND: Kind = Kind {
     singular: "podtemplate",
     definition: "io.k8s.api.core.v1.PodTemplate",
     storage: "podtemplates",
+    answers_deletion_with_object: true,
     defaults: |object| defaults::default_template(object, "template"),
     prepare_create: |object| lifecycle::set_generation(object, 1),
     prepare_update: |new, old| lifecycle::count_generation(new, old, &["template"]),

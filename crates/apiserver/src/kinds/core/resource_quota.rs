@@ -15,6 +15,7 @@ pub static KIND: Kind = Kind {
     short_names: &["quota"],
     definition: "io.k8s.api.core.v1.ResourceQuota",
     storage: "resourcequotas",
+    answers_deletion_with_object: true,
     subresources: &[STATUS],
     prepare_create: lifecycle::empty_status,
     prepare_update: lifecycle::keep_status,

@@ -23,6 +23,7 @@ pub static KIND: Kind = Kind {
     categories: &["all"],
     definition: "io.k8s.api.core.v1.Service",
     storage: "services/specs",
+    answers_deletion_with_object: true,
     subresources: &[proxy("ServiceProxyOptions"), STATUS],
     create_on_update: true,
     name_problems: api::names::dns1035_label,

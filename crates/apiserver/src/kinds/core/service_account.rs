@@ -15,6 +15,7 @@ pub static KIND: Kind = Kind {
     short_names: &["sa"],
     definition: "io.k8s.api.core.v1.ServiceAccount",
     storage: "serviceaccounts",
+    answers_deletion_with_object: true,
     subresources: &[create("token", ("authentication.k8s.io", "v1", "TokenRequest"))],
     columns: &[NAME, text("Secrets", "io.k8s.api.core.v1.ServiceAccount#secrets"), AGE],
     cells,

@@ -18,6 +18,7 @@ pub static KIND: Kind = Kind {
     singular: "resourceclaim",
     definition: "io.k8s.api.resource.v1.ResourceClaim",
     storage: "resourceclaims",
+    answers_deletion_with_object: true,
     subresources: &[STATUS],
     defaults: |object| default_claim_spec(object_at(object, "spec")),
     prepare_create: lifecycle::empty_status,

@@ -12,6 +12,7 @@ pub static KIND: Kind = Kind {
     singular: "resourceclaimtemplate",
     definition: "io.k8s.api.resource.v1.ResourceClaimTemplate",
     storage: "resourceclaimtemplates",
+    answers_deletion_with_object: true,
     defaults: |object| default_claim_spec(object_at(object, "spec.spec")),
     validate: |object, problems| validate_claim_spec(&Cursor::root(object).at("spec.spec"), problems),
     validate_update: |new, old, problems| problems.immutable(&Cursor::root(new).at("spec"), walk(old, "spec")),

@@ -14,6 +14,7 @@ pub static KIND: Kind = Kind {
     singular: "resourceslice",
     definition: "io.k8s.api.resource.v1.ResourceSlice",
     storage: "resourceslices",
+    answers_deletion_with_object: true,
     prepare_create: |object| lifecycle::set_generation(object, 1),
     prepare_update: |new, old| lifecycle::count_generation(new, old, &["spec"]),
     validate,

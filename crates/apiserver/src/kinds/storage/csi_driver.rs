@@ -15,6 +15,7 @@ pub static KIND: Kind = Kind {
     singular: "csidriver",
     definition: "io.k8s.api.storage.v1.CSIDriver",
     storage: "csidrivers",
+    answers_deletion_with_object: true,
     defaults: |object| {
         let Some(spec) = object_at(object, "spec") else { return };
         default(spec, "attachRequired", true);

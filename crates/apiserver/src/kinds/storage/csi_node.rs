@@ -14,6 +14,7 @@ pub static KIND: Kind = Kind {
     singular: "csinode",
     definition: "io.k8s.api.storage.v1.CSINode",
     storage: "csinodes",
+    answers_deletion_with_object: true,
     validate,
     validate_update,
     columns: &[NAME, integer("Drivers", "Drivers indicates the number of CSI drivers registered on the node"), AGE],

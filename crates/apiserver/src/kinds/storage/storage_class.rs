@@ -16,6 +16,7 @@ pub static KIND: Kind = Kind {
     short_names: &["sc"],
     definition: "io.k8s.api.storage.v1.StorageClass",
     storage: "storageclasses",
+    answers_deletion_with_object: true,
     defaults: |object| {
         if let Some(map) = object.as_object_mut() {
             default_text(map, "reclaimPolicy", "Delete");

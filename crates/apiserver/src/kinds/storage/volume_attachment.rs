@@ -15,6 +15,7 @@ pub static KIND: Kind = Kind {
     singular: "volumeattachment",
     definition: "io.k8s.api.storage.v1.VolumeAttachment",
     storage: "volumeattachments",
+    answers_deletion_with_object: true,
     subresources: &[STATUS],
     prepare_create: |object| object["status"] = json!({"attached": false}),
     prepare_update: lifecycle::keep_status,

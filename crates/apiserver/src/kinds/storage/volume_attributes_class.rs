@@ -16,6 +16,7 @@ pub static KIND: Kind = Kind {
     short_names: &["vac"],
     definition: "io.k8s.api.storage.v1.VolumeAttributesClass",
     storage: "volumeattributesclasses",
+    answers_deletion_with_object: true,
     validate,
     validate_update: |new, old, problems| {
         let root = Cursor::root(new);
