@@ -24,7 +24,7 @@ kubectl apply -f web.yaml
 cat web.yaml | kubectl apply -f -
 kubectl apply --server-side -f web.yaml",
     flags: &[FLAGS, FILENAMES, SELECTOR, ALL, DRY_RUN, PRINT],
-    subcommands: &[&VIEW_LAST_APPLIED, &SET_LAST_APPLIED],
+    subcommands: &[&EDIT_LAST_APPLIED, &SET_LAST_APPLIED, &VIEW_LAST_APPLIED],
     run: Some(|session, args| Box::pin(run(session, args))),
     ..COMMAND
 };
@@ -46,6 +46,23 @@ const FLAGS: &[Flag] = &[
     Flag::text("validate", "strict (or true): fail on unknown and duplicate fields; warn; ignore (or false).").default("strict").bare("strict"),
     Flag::switch("wait", "Wait until deleted objects are gone."),
 ];
+
+static EDIT_LAST_APPLIED: Command = Command {
+    name: "edit-last-applied",
+    about: "Edit what was applied last.",
+    usage: "(RESOURCE/NAME | -f FILENAME) [options]",
+    flags: &[
+        &[
+            Flag::text("field-manager", "Name that owns the fields set here.").default("kubectl-client-side-apply"),
+            Flag::text("validate", "strict (or true): fail on unknown and duplicate fields; warn; ignore (or false).").default("strict").bare("strict"),
+            Flag::switch("windows-line-endings", "Use CR LF in the editor."),
+        ],
+        FILENAMES,
+        PRINT,
+    ],
+    run: Some(|session, args| Box::pin(edit_last(session, args))),
+    ..COMMAND
+};
 
 static VIEW_LAST_APPLIED: Command = Command {
     name: "view-last-applied",
@@ -72,11 +89,7 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     if !args.args.is_empty() {
         return Err(session.usage_error(format!("Unexpected args: [{}]", args.args.join(" "))));
     }
-    for unsupported in ["prune", "applyset"] {
-        if args.is_set(unsupported) || unsupported == "applyset" && args.changed(unsupported) {
-            return Err(Error::not_supported(&format!("apply --{unsupported}")));
-        }
-    }
+    super::prune::validate(args)?;
     validation(args)?;
     let dry_run = DryRun::of(session, args)?;
     let server_side = args.is_set("server-side");
@@ -100,12 +113,14 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     let collect = !matches!(Format::of(args)?, Format::Table { .. } | Format::Name) && infos.len() > 1;
     let mut problems = Vec::new();
     let mut shown = Vec::new();
+    let mut visited = super::prune::Visited::default();
     for mut info in infos {
         let outcome = if server_side {
             serverside(session, args, &mut info, dry_run).await
         } else {
             clientside(session, args, &mut info, dry_run).await
         };
+        visited.note(&info);
         match outcome {
             Err(error) => problems.push(error),
             Ok(_) if collect => shown.push(info.object),
@@ -116,7 +131,11 @@ async fn run(session: &Session, args: &Parsed) -> Result {
         let text = Format::of(args)?.show(&list_of(shown), args)?;
         session.print(text)?;
     }
-    Error::all(problems)
+    Error::all(problems)?;
+    if args.is_set("prune") {
+        super::prune::prune(session, args, &visited, dry_run).await?;
+    }
+    Ok(())
 }
 
 async fn serverside(session: &Session, args: &Parsed, info: &mut Info, dry_run: DryRun) -> Result<&'static str> {
@@ -275,6 +294,24 @@ async fn set_last(session: &Session, args: &Parsed) -> Result {
             info.object = session.patch(info.url().with_filled("dryRun", dry_run.query()), MERGE_PATCH, &patch).await?;
         }
         report(session, args, &info, "configured", dry_run)?;
+    }
+    Ok(())
+}
+
+async fn edit_last(session: &Session, args: &Parsed) -> Result {
+    let (infos, problems) = crate::selection::select(session, args, &args.args).await?;
+    Error::all(problems)?;
+    for mut info in infos {
+        let kept = text(&info.object, &annotation_pointer());
+        let Ok(before) = serde_json::from_str::<Value>(kept) else {
+            fail!("no last-applied-configuration annotation found on resources, to create the annotation, use command `kubectl apply set-last-applied --create-annotation`");
+        };
+        let json = args.text("output") == "json";
+        let Some(after) = super::edit::edit_object(session, &before, json, super::edit::Unchanged::Cancels).await? else { continue };
+        let configuration = crate::output::go_json(&after) + "\n";
+        let patch = json!({"metadata": {"annotations": {LAST_APPLIED: configuration}}});
+        info.object = session.patch(info.url().with("fieldManager", args.text("field-manager")), MERGE_PATCH, &patch).await?;
+        report(session, args, &info, "edited", DryRun::None)?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ pub static AUTH: Command = Command {
     name: "auth",
     about: "Look at what one may do.",
     alone: Alone::Complains,
-    subcommands: &[&CAN_I, &RECONCILE, &WHOAMI],
+    subcommands: &[&CAN_I, &super::reconcile::RECONCILE, &WHOAMI],
     ..COMMAND
 };
 static CAN_I: Command = Command {
@@ -45,13 +45,6 @@ static WHOAMI: Command = Command {
     run: Some(|session, args| Box::pin(whoami(session, args))),
     ..COMMAND
 };
-static RECONCILE: Command = Command {
-    name: "reconcile",
-    about: "Bring roles and bindings to what a file says.",
-    run: Some(|_, _| Box::pin(async { Err(Error::not_supported("auth reconcile")) })),
-    ..COMMAND
-};
-
 async fn can_i(session: &Session, args: &Parsed) -> Result {
     let namespace = if args.is_set("all-namespaces") { String::new() } else { session.namespace()?.to_owned() };
     if args.is_set("list") {

@@ -47,15 +47,8 @@ pub static API_RESOURCES: Command = Command {
 pub static CLUSTER_INFO: Command = Command {
     name: "cluster-info",
     about: "Show where the control plane and the services of the cluster are.",
-    subcommands: &[&DUMP],
+    subcommands: &[&super::dump::DUMP],
     run: Some(|session, args| Box::pin(cluster_info(session, args))),
-    ..COMMAND
-};
-
-static DUMP: Command = Command {
-    name: "dump",
-    about: "Write down what helps to find out what is wrong.",
-    run: Some(|_, _| Box::pin(async { Err(Error::not_supported("cluster-info dump")) })),
     ..COMMAND
 };
 

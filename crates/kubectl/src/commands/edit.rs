@@ -101,6 +101,41 @@ async fn edit(session: &Session, args: &Parsed, mut info: Info) -> Result {
     fail!("Edit cancelled, no valid changes were saved. A copy of your changes has been stored to {:?}", kept.display().to_string())
 }
 
+/// What it means that nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unchanged {
+    Cancels,
+    Goes,
+}
+
+/// One object through the editor; None when the user gave up.
+pub async fn edit_object(session: &Session, before: &Value, json: bool, unchanged: Unchanged) -> Result<Option<Value>> {
+    let shown = if json { pretty_json(before) + "\n" } else { api::yaml::to_yaml(before) };
+    let mut content = format!("{HEADER}{shown}");
+    let file = TemporaryFile::new(if json { "json" } else { "yaml" })?;
+    for _ in 0..ROUNDS_MAX {
+        std::fs::write(&file.path, &content)?;
+        open_editor(session, &file.path)?;
+        let edited = std::fs::read_to_string(&file.path)?;
+        let stripped: String = edited.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+        if stripped.trim().is_empty() {
+            session.complain("Edit cancelled, saved file was empty.");
+            return Ok(None);
+        }
+        if unchanged == Unchanged::Cancels && (stripped == shown || edited == content) {
+            session.complain("Edit cancelled, no changes made.");
+            return Ok(None);
+        }
+        match api::yaml::to_json(stripped.as_bytes()) {
+            Ok((after, _)) if after.is_object() => return Ok(Some(after)),
+            Ok(_) => content = with_problem("The edited file is no object", &stripped),
+            Err(error) => content = with_problem(&error.to_string(), &stripped),
+        }
+    }
+    let kept = file.keep();
+    fail!("Edit cancelled, no valid changes were saved. A copy of your changes has been stored to {:?}", kept.display().to_string())
+}
+
 fn with_problem(problem: &str, content: &str) -> String {
     let lines: String = problem.lines().map(|line| format!("# {line}\n")).collect();
     format!("{HEADER}{lines}#\n{content}")

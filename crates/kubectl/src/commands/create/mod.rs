@@ -107,9 +107,6 @@ async fn run(session: &Session, args: &Parsed) -> Result {
         let answer = session.call_raw(http::Method::POST, Url::new(args.text("raw")), JSON, JSON, body).await?;
         return session.print(answer);
     }
-    if args.is_set("edit") {
-        return Err(Error::not_supported("create --edit"));
-    }
     let dry_run = DryRun::of(session, args)?;
     let infos = from_files(session, args).await?;
     if infos.is_empty() {
@@ -117,6 +114,10 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     }
     let mut problems = Vec::new();
     for mut info in infos {
+        if args.is_set("edit") {
+            let Some(edited) = super::edit::edit_object(session, &info.object, args.text("output") == "json", super::edit::Unchanged::Goes).await? else { continue };
+            info = crate::selection::local(session, edited, &info.source).await?;
+        }
         if args.is_set("save-config") {
             save_configuration(&mut info.object);
         }
