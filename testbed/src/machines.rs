@@ -494,7 +494,7 @@ impl Machines {
     }
 
     /// For those that stay: what `take_down` needs.
-    pub fn leave(mut self) -> io::Result<PathBuf> {
+    pub fn leave(self) -> io::Result<PathBuf> {
         let pids: Vec<String> = self
             .machines
             .iter()
@@ -505,7 +505,6 @@ impl Machines {
         let mut file = File::create(self.scratch.join("pids"))?;
         file.write_all(pids.join("\n").as_bytes())?;
         let scratch = self.scratch.clone();
-        self.machines.clear();
         std::mem::forget(self);
         Ok(scratch)
     }

@@ -179,6 +179,8 @@ pub static CONTROLLER_ROLES: &[(&str, &[Grant])] = &[
             EVENTS,
         ],
     ),
+    // Ours: the default StorageClass, whose volumes are directories of the nodes.
+    ("local-path-class", &[("create get list watch", "storage.k8s.io", "storageclasses", "")]),
     (
         "persistent-volume-binder",
         &[
@@ -257,7 +259,7 @@ pub static CONTROLLER_ROLES: &[(&str, &[Grant])] = &[
         &[
             ("delete get list watch", "certificates.k8s.io", "certificatesigningrequests", ""),
             ("update", "certificates.k8s.io", "certificatesigningrequests/approval certificatesigningrequests/status", ""),
-            ("approve", "certificates.k8s.io", "signers", "kubernetes.io/kube-apiserver-client-kubelet"),
+            ("approve", "certificates.k8s.io", "signers", "kubernetes.io/kube-apiserver-client-kubelet kubernetes.io/kubelet-serving"),
             (
                 "sign",
                 "certificates.k8s.io",
