@@ -16,10 +16,11 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 
 const HEARD_MAX: usize = 1000;
+const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct State {
@@ -119,6 +120,7 @@ async fn answer(state: &State, request: Request<Incoming>, peer: SocketAddr) -> 
             text.trim_start_matches("msg=").to_owned()
         }
         "/read" => state.heard.lock().map(|heard| heard.join("\n")).unwrap_or_default(),
+        "/dial" => dial(&query).await,
         "/exit" => std::process::exit(query.trim_start_matches("code=").parse().unwrap_or(0)),
         _ => {
             code = StatusCode::NOT_FOUND;
@@ -128,6 +130,46 @@ async fn answer(state: &State, request: Request<Incoming>, peer: SocketAddr) -> 
     let mut response = Response::new(Full::new(Bytes::from(text)).boxed_unsync());
     *response.status_mut() = code;
     response
+}
+
+/// `protocol=udp&host=10.0.0.1&port=8081&tries=3`: what the address answers, a line for each try.
+async fn dial(query: &str) -> String {
+    let of = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default();
+    let address = format!("{}:{}", of("host"), of("port"));
+    let mut lines = Vec::new();
+    for _ in 0..of("tries").parse().unwrap_or(1_u32) {
+        let attempt = async {
+            match of("protocol") {
+                "udp" => ask_udp(&address).await,
+                "http" => ask_tcp(&address, "GET / HTTP/1.0\r\n\r\n").await,
+                _ => ask_tcp(&address, "").await,
+            }
+        };
+        let answer = tokio::time::timeout(DIAL_TIMEOUT, attempt).await;
+        lines.push(match answer {
+            Ok(Ok(text)) => text.lines().last().unwrap_or_default().to_owned(),
+            Ok(Err(cause)) => format!("error: {:?}", cause.kind()),
+            Err(_) => "error: TimedOut".into(),
+        });
+    }
+    lines.join("\n")
+}
+
+async fn ask_tcp(address: &str, request: &str) -> std::io::Result<String> {
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+async fn ask_udp(address: &str) -> std::io::Result<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0").await?;
+    socket.connect(address).await?;
+    socket.send(b"hostname").await?;
+    let mut buffer = [0; 2048];
+    let length = socket.recv(&mut buffer).await?;
+    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 
 /// `HealthCheckResponse { status: SERVING }`, with the trailers that gRPC wants.
