@@ -98,7 +98,7 @@ impl Error {
             Error::Status(status) => text(status, "/message").to_owned(),
             Error::Many(errors) => {
                 let all: Vec<String> = errors.iter().map(Error::bare).collect();
-                format!("[{}]", all.join(", "))
+                if all.len() == 1 { all.concat() } else { format!("[{}]", all.join(", ")) }
             }
             Error::Exit(code) | Error::Remote(code) => format!("command terminated with exit code {code}"),
             Error::Io(error) => error.to_string(),
@@ -158,8 +158,8 @@ fn invalid(status: &Value) -> String {
     }
     match problems.as_slice() {
         [] => sentence,
-        [one] => format!("{sentence}: {one}"),
-        many => format!("{sentence}: \n* {}", many.join("\n* ")),
+        [one] => format!("{sentence}: {one}\n"),
+        many => format!("{sentence}: \n* {}\n", many.join("\n* ")),
     }
 }
 
@@ -181,7 +181,7 @@ mod tests {
         check(
             Error::Status(json!({"reason": "Invalid", "message": "m", "details": {"kind": "Pod", "name": "web", "causes": [
                 {"field": "spec.a", "message": "Required value"}, {"field": "spec.a", "message": "Required value"}]}})),
-            "The Pod \"web\" is invalid: spec.a: Required value",
+            "The Pod \"web\" is invalid: spec.a: Required value\n",
         );
         check(Error::Many(vec![Error::Status(not_found()), Error::Message("x".into())]), "Error from server (NotFound): pods \"web\" not found\nx");
     }

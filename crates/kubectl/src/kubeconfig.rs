@@ -16,11 +16,13 @@ use crate::value::{list, name_of, object_at, text};
 pub struct Files {
     pub paths: Vec<PathBuf>,
     explicit: bool,
+    /// Paths stay as they are written, and a file need not exist.
+    lenient: bool,
 }
 
 pub fn files(explicit: &str, environment: &Environment) -> Files {
     if !explicit.is_empty() {
-        return Files { paths: vec![PathBuf::from(explicit)], explicit: true };
+        return Files { paths: vec![PathBuf::from(explicit)], explicit: true, lenient: false };
     }
     let listed = environment.var("KUBECONFIG").unwrap_or_default();
     let mut paths: Vec<PathBuf> = Vec::new();
@@ -32,7 +34,7 @@ pub fn files(explicit: &str, environment: &Environment) -> Files {
     if paths.is_empty() {
         paths.push(environment.home().join(".kube/config"));
     }
-    Files { paths, explicit: false }
+    Files { paths, explicit: false, lenient: false }
 }
 
 pub fn empty() -> Value {
@@ -40,6 +42,11 @@ pub fn empty() -> Value {
 }
 
 impl Files {
+    /// As `config` looks at a file that was named.
+    pub fn as_written(self) -> Files {
+        Files { lenient: self.explicit, ..self }
+    }
+
     /// One file as it stands; `None` when there is no such file.
     pub fn read(path: &Path) -> Result<Option<Value>> {
         let content = match std::fs::read(path) {
@@ -72,13 +79,15 @@ impl Files {
         let mut merged = empty();
         for path in &self.paths {
             let Some(mut one) = Self::read(path)? else {
-                if self.explicit {
+                if self.explicit && !self.lenient {
                     fail!("stat {}: no such file or directory", path.display());
                 }
                 continue;
             };
             let base = std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned)).unwrap_or_default();
-            resolve_paths(&mut one, &base);
+            if !self.lenient {
+                resolve_paths(&mut one, &base);
+            }
             if text(&merged, "/current-context").is_empty() {
                 merged["current-context"] = one["current-context"].take();
             }

@@ -223,8 +223,17 @@ pub fn items(resource: &Rc<Resource>, list_object: &mut Value) -> Vec<Info> {
     found.into_iter().map(with_kind).collect()
 }
 
+/// The same where a type without a name means all objects of it.
+pub async fn select_or_all(session: &Session, args: &Parsed, words: &[String]) -> Result<(Vec<Info>, Vec<Error>)> {
+    selected(session, args, words, true).await
+}
+
 /// The objects that files or words name, as the server has them. Objects that cannot be had are in the errors.
 pub async fn select(session: &Session, args: &Parsed, words: &[String]) -> Result<(Vec<Info>, Vec<Error>)> {
+    selected(session, args, words, false).await
+}
+
+async fn selected(session: &Session, args: &Parsed, words: &[String], all: bool) -> Result<(Vec<Info>, Vec<Error>)> {
     let mut infos = Vec::new();
     let mut problems = Vec::new();
     if files::given(args) {
@@ -239,7 +248,7 @@ pub async fn select(session: &Session, args: &Parsed, words: &[String]) -> Resul
         }
         return Ok((infos, problems));
     }
-    let selective = args.changed("selector") || args.changed("field-selector") || args.is_set("all") || args.is_set("all-namespaces");
+    let selective = all || args.changed("selector") || args.changed("field-selector") || args.is_set("all") || args.is_set("all-namespaces");
     for target in targets(session, words).await? {
         let resource = target.resource;
         match target.name {

@@ -48,6 +48,10 @@ async fn decide(session: &Session, args: &Parsed, kind: &str, reason: &str, done
     let (infos, mut problems) = select(session, args, &words).await?;
     for mut info in infos {
         let mut conditions = list(&info.object, "/status/conditions").to_vec();
+        if let Some(other) = conditions.iter().map(|one| text(one, "/type")).find(|other| matches!(*other, "Approved" | "Denied") && *other != kind) {
+            problems.push(Error::Message(format!("certificate signing request {:?} is already {other}", info.name)));
+            continue;
+        }
         let decided = conditions.iter().any(|one| text(one, "/type") == kind);
         if !decided || args.is_set("force") {
             let now = jiff::Timestamp::from_second(session.clock.now().as_second()).expect("a clock's second is in range").to_string();

@@ -27,7 +27,7 @@ static CURRENT_CONTEXT: Command = Command {
     name: "current-context",
     about: "Show the name of the context in use.",
     run: Some(|session, _| Box::pin(async move {
-        let config = session.kubeconfig_files().merged()?;
+        let config = session.kubeconfig_files().as_written().merged()?;
         match text(&config, "/current-context") {
             "" => fail!("current-context is not set"),
             name => session.say(name),
@@ -147,7 +147,7 @@ static VIEW: Command = Command {
 const EMBED: Flag = Flag::switch("embed-certs", "Keep certificates in the kubeconfig itself.");
 
 fn names(session: &Session, field: &str) -> Result {
-    let config = session.kubeconfig_files().merged()?;
+    let config = session.kubeconfig_files().as_written().merged()?;
     let names = entry_names(&config, field);
     session.say("NAME")?;
     for name in names {
@@ -157,16 +157,18 @@ fn names(session: &Session, field: &str) -> Result {
 }
 
 fn get_contexts(session: &Session, args: &Parsed) -> Result {
-    let config = session.kubeconfig_files().merged()?;
+    let config = session.kubeconfig_files().as_written().merged()?;
     let wanted = if args.args.is_empty() { entry_names(&config, "contexts") } else { args.args.clone() };
     let by_name = args.text("output") == "name";
     let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut missing = Vec::new();
     if !args.is_set("no-headers") {
         rows.push(["CURRENT", "NAME", "CLUSTER", "AUTHINFO", "NAMESPACE"].iter().map(|cell| (*cell).to_owned()).collect());
     }
     for name in wanted {
         let Some(context) = entry(&config, "contexts", "context", &name) else {
-            fail!("context {name} not found");
+            missing.push(Error::Message(format!("context {name} not found")));
+            continue;
         };
         if by_name {
             session.say(&name)?;
@@ -175,7 +177,10 @@ fn get_contexts(session: &Session, args: &Parsed) -> Result {
         let mark = if text(&config, "/current-context") == name { "*" } else { "" };
         rows.push([mark, &name, text(context, "/cluster"), text(context, "/user"), text(context, "/namespace")].iter().map(|cell| (*cell).to_owned()).collect());
     }
-    if by_name { Ok(()) } else { session.print(super::cluster::table(&rows)) }
+    if !by_name {
+        session.print(super::cluster::table(&rows))?;
+    }
+    Error::all(missing)
 }
 
 /// Changes the file at `path`.
@@ -197,7 +202,7 @@ fn one_name<'a>(session: &Session, args: &'a Parsed) -> Result<&'a str> {
 
 fn use_context(session: &Session, args: &Parsed) -> Result {
     let name = one_name(session, args)?;
-    let files = session.kubeconfig_files();
+    let files = session.kubeconfig_files().as_written();
     if entry(&files.merged()?, "contexts", "context", name).is_none() {
         fail!("no context exists with the name: {name:?}");
     }
@@ -212,8 +217,11 @@ fn use_context(session: &Session, args: &Parsed) -> Result {
 }
 
 fn rename_context(session: &Session, args: &Parsed) -> Result {
-    let [old, new] = args.args.as_slice() else { return Err(session.usage_error(format!("Unexpected args: {:?}", args.args))) };
-    let files = session.kubeconfig_files();
+    let [old, new] = args.args.as_slice() else {
+        session.print(session.help())?;
+        fail!("Unexpected args: [{}]", args.args.join(" "));
+    };
+    let files = session.kubeconfig_files().as_written();
     let merged = files.merged()?;
     if entry(&merged, "contexts", "context", old).is_none() {
         fail!("cannot rename the context {old:?}, it's not in {}", files.default_file().display());
@@ -235,7 +243,7 @@ fn rename_context(session: &Session, args: &Parsed) -> Result {
 
 fn delete(session: &Session, args: &Parsed, field: &str, shown: &str) -> Result {
     let name = one_name(session, args)?;
-    let files = session.kubeconfig_files();
+    let files = session.kubeconfig_files().as_written();
     let path = files.file_of(field, name);
     let merged = files.merged()?;
     if !entry_names(&merged, field).iter().any(|known| known == name) {
@@ -277,7 +285,7 @@ fn absolute(path: &str) -> Result<String> {
 fn set_file(into: &mut Value, field: &str, path: &str, embed: bool) -> Result {
     let data = format!("{field}-data");
     if embed {
-        let content = std::fs::read(path).map_err(|error| Error::Message(format!("could not read {field} data from {path}: open {path}: {}", crate::kubeconfig::go_io(&error))))?;
+        let content = std::fs::read(path).map_err(|error| Error::Message(format!("could not stat {field} file {path}: stat {path}: {}", crate::kubeconfig::go_io(&error))))?;
         into[&data] = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, content).into();
         object_at(into, &[]).remove(field);
     } else {
@@ -289,7 +297,7 @@ fn set_file(into: &mut Value, field: &str, path: &str, embed: bool) -> Result {
 
 fn set_cluster(session: &Session, args: &Parsed) -> Result {
     let name = one_name(session, args)?;
-    change(&session.kubeconfig_files().file_of("clusters", name), |config| {
+    change(&session.kubeconfig_files().as_written().file_of("clusters", name), |config| {
         let cluster = entry_mut(config, "clusters", "cluster", name);
         for (flag, field) in [("server", "server"), ("tls-server-name", "tls-server-name"), ("proxy-url", "proxy-url")] {
             if args.changed(flag) {
@@ -308,7 +316,7 @@ fn set_cluster(session: &Session, args: &Parsed) -> Result {
 }
 
 fn set_context(session: &Session, args: &Parsed) -> Result {
-    let files = session.kubeconfig_files();
+    let files = session.kubeconfig_files().as_written();
     let merged = files.merged()?;
     let name = if args.is_set("current") {
         match text(&merged, "/current-context") {
@@ -316,6 +324,9 @@ fn set_context(session: &Session, args: &Parsed) -> Result {
             name => name.to_owned(),
         }
     } else {
+        if args.args.is_empty() {
+            fail!("you must specify a non-empty context name or --current");
+        }
         one_name(session, args)?.to_owned()
     };
     let known = entry(&merged, "contexts", "context", &name).is_some();
@@ -332,8 +343,11 @@ fn set_context(session: &Session, args: &Parsed) -> Result {
 }
 
 fn set_credentials(session: &Session, args: &Parsed) -> Result {
+    if args.changed("token") && (args.changed("username") || args.changed("password")) {
+        fail!("you cannot specify more than one authentication method at the same time: --token, --username/--password");
+    }
     let name = one_name(session, args)?;
-    change(&session.kubeconfig_files().file_of("users", name), |config| {
+    change(&session.kubeconfig_files().as_written().file_of("users", name), |config| {
         let user = entry_mut(config, "users", "user", name);
         for field in ["token", "username", "password"] {
             if args.changed(field) {
@@ -364,7 +378,7 @@ fn property(config: &mut Value, name: &str) -> Result<Vec<String>> {
         "contexts" => "context",
         "users" => "user",
         "preferences" => return Ok(parts.iter().map(|part| (*part).to_owned()).collect()),
-        other => fail!("unable to locate path {other:?}"),
+        _ => fail!("unable to parse {name} after [] at api.Config"),
     };
     // Names may hold dots: the longest that exists wins, else all but the last part.
     if parts.len() < 3 {
@@ -376,8 +390,11 @@ fn property(config: &mut Value, name: &str) -> Result<Vec<String>> {
 }
 
 fn set_property(session: &Session, args: &Parsed) -> Result {
-    let [name, value] = args.args.as_slice() else { return Err(session.usage_error(format!("Unexpected args: {:?}", args.args))) };
-    let files = session.kubeconfig_files();
+    let [name, value] = args.args.as_slice() else {
+        session.print(session.help())?;
+        fail!("Unexpected args: [{}]", args.args.join(" "));
+    };
+    let files = session.kubeconfig_files().as_written();
     let path = property(&mut files.merged()?, name)?;
     let file = match path.as_slice() {
         [field, entry, ..] => files.file_of(field, entry),
@@ -405,7 +422,7 @@ fn set_property(session: &Session, args: &Parsed) -> Result {
 
 fn unset_property(session: &Session, args: &Parsed) -> Result {
     let name = one_name(session, args)?;
-    let files = session.kubeconfig_files();
+    let files = session.kubeconfig_files().as_written();
     let path = property(&mut files.merged()?, name)?;
     let file = match path.as_slice() {
         [field, entry, ..] => files.file_of(field, entry),
@@ -429,12 +446,15 @@ fn unset_property(session: &Session, args: &Parsed) -> Result {
 }
 
 fn view(session: &Session, args: &Parsed) -> Result {
-    let mut config = session.kubeconfig_files().merged()?;
+    let mut config = session.kubeconfig_files().as_written().merged()?;
     if args.is_set("minify") {
         let given = session.globals.text("context");
         let current = if given.is_empty() { text(&config, "/current-context").to_owned() } else { given.to_owned() };
         let Some(context) = entry(&config, "contexts", "context", &current).cloned() else {
-            fail!("cannot locate context {current}");
+            match current.as_str() {
+                "" => fail!("current-context must exist in order to minify"),
+                _ => fail!("cannot locate context {current}"),
+            }
         };
         config["current-context"] = current.clone().into();
         for (field, wanted) in [("contexts", current.as_str()), ("clusters", text(&context, "/cluster")), ("users", text(&context, "/user"))] {

@@ -67,6 +67,12 @@ async fn compare(session: &Session, args: &Parsed, directory: &std::path::Path) 
             drop_managed_fields(&mut after);
         }
         let file = format!("{}.{}.{}.{}", info.resource.api_version().replace('/', "."), info.resource.kind, info.namespace, info.name);
+        // What was applied is written down for the next apply; nobody wants to compare it.
+        for object in before.iter_mut().chain([&mut after]) {
+            if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+                annotations.remove(super::create::LAST_APPLIED);
+            }
+        }
         if let Some(before) = before {
             std::fs::write(live.join(&file), api::yaml::to_yaml(&before))?;
         }

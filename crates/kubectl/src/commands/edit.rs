@@ -61,6 +61,7 @@ async fn edit(session: &Session, args: &Parsed, mut info: Info) -> Result {
     let shown = if json { pretty_json(&before) + "\n" } else { api::yaml::to_yaml(&before) };
     let mut content = format!("{HEADER}{shown}");
     let file = TemporaryFile::new(if json { "json" } else { "yaml" })?;
+    let mut content_was_refused = false;
     for _ in 0..ROUNDS_MAX {
         std::fs::write(&file.path, &content)?;
         open_editor(session, &file.path)?;
@@ -70,10 +71,16 @@ async fn edit(session: &Session, args: &Parsed, mut info: Info) -> Result {
             session.complain("Edit cancelled, saved file was empty.");
             return Ok(());
         }
+        if content_was_refused && edited == content {
+            let kept = file.keep();
+            session.complain(format!("A copy of your changes has been stored to {:?}", kept.display().to_string()));
+            fail!("Edit cancelled, no valid changes were saved.");
+        }
         if stripped == shown || edited == content {
             session.complain("Edit cancelled, no changes made.");
             return Ok(());
         }
+        content_was_refused = true;
         let after = match api::yaml::to_json(stripped.as_bytes()) {
             Ok((after, _)) => after,
             Err(error) => {

@@ -133,7 +133,7 @@ fn fate(pod: &Value, args: &Parsed) -> Fate {
         return if args.is_set("force") {
             Fate::Evict(Some("deleting Pods that declare no controller"))
         } else {
-            Fate::Refuse("cannot delete Pods that declare no controller (use --force to override)")
+            Fate::Refuse("cannot delete cannot delete Pods that declare no controller (use --force to override)")
         };
     }
     Fate::Evict(None)
@@ -189,8 +189,8 @@ async fn drain_node(session: &Session, args: &Parsed, node: &Info, dry_run: DryR
         }
     }
     if !refusals.is_empty() {
-        let all: Vec<String> = refusals.into_iter().map(|(why, names)| format!("{why}: {names}")).collect();
-        fail!("{}", all.join(", "));
+        let all: Vec<Error> = refusals.into_iter().map(|(why, names)| Error::Message(format!("{why}: {names}"))).collect();
+        return Err(Error::Many(all));
     }
     if !warnings.is_empty() {
         let all: Vec<String> = warnings.into_iter().map(|(why, names)| format!("{why}: {names}")).collect();
@@ -202,7 +202,10 @@ async fn drain_node(session: &Session, args: &Parsed, node: &Info, dry_run: DryR
 
 async fn evict(session: &Session, args: &Parsed, pod: &Value, dry_run: DryRun) -> Result {
     let (namespace, name) = (namespace(pod), name(pod));
-    session.say(format!("evicting pod {namespace}/{name}{}", dry_run.suffix()))?;
+    let deletes = args.is_set("disable-eviction");
+    if !deletes || dry_run != DryRun::None {
+        session.say(format!("evicting pod {namespace}/{name}{}", dry_run.suffix()))?;
+    }
     if dry_run == DryRun::Client {
         return Ok(());
     }
@@ -237,7 +240,7 @@ async fn evict(session: &Session, args: &Parsed, pod: &Value, dry_run: DryRun) -
     let resource = session.resource_of_kind("v1", "Pod").await?;
     let info = Info::new(resource, pod.clone());
     super::delete::gone(session, &info, tokio::time::Instant::now() + Duration::from_secs(7 * 24 * 3600)).await?;
-    session.say(format!("pod/{name} evicted"))
+    session.say(format!("pod/{name} {}", if deletes { "deleted" } else { "evicted" }))
 }
 
 async fn taint(session: &Session, args: &Parsed) -> Result {
@@ -258,6 +261,10 @@ async fn taint(session: &Session, args: &Parsed) -> Result {
             None => (spec.as_str(), false),
         };
         let (pair, effect) = body.split_once(':').unwrap_or((body, ""));
+        let key_problems = api::names::qualified_name(pair.split_once('=').map_or(pair, |(key, _)| key));
+        if !key_problems.is_empty() {
+            return Err(session.usage_error(format!("invalid taint spec: {spec}, {}", key_problems.join("; "))));
+        }
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         if !effect.is_empty() && !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
             return Err(session.usage_error(format!("invalid taint effect: {effect}, unsupported taint effect")));
@@ -274,12 +281,22 @@ async fn taint(session: &Session, args: &Parsed) -> Result {
             wanted.push(taint);
         }
     }
+    let both: Vec<String> = wanted
+        .iter()
+        .filter(|taint| unwanted.iter().any(|(key, effect)| text(taint, "/key") == key && (effect.is_empty() || text(taint, "/effect") == effect)))
+        .map(|taint| format!("{}={}", text(taint, "/key"), text(taint, "/effect")))
+        .collect();
+    if !both.is_empty() {
+        fail!("can not both modify and remove the following taint(s) in the same command: {}", both.join(", "));
+    }
     let dry_run = DryRun::of(session, args)?;
+    let kind = words.first().map_or("", |word| word.split('/').next().unwrap_or_default());
+    if !kind.is_empty() && session.resource(kind).await?.name != "nodes" {
+        fail!("invalid resource type {kind}, only node types are supported");
+    }
     let (infos, mut problems) = select(session, args, words).await?;
     for mut info in infos {
-        if info.resource.name != "nodes" {
-            fail!("invalid resource type {}, only node types are supported", info.resource.name);
-        }
+        let replaces = wanted.iter().any(|new| list(&info.object, "/spec/taints").iter().any(|known| known["key"] == new["key"] && known["effect"] == new["effect"]));
         match tainted(&info.object, &wanted, &unwanted, args.is_set("overwrite")) {
             Err(error) => {
                 problems.push(error);
@@ -294,8 +311,13 @@ async fn taint(session: &Session, args: &Parsed) -> Result {
                 }
             }
         }
-        let done = if wanted.is_empty() { "untainted" } else if unwanted.is_empty() { "tainted" } else { "modified" };
-        report(session, args, &info, done, dry_run)?;
+        let done = match (wanted.is_empty(), unwanted.is_empty()) {
+            (true, _) => "untainted",
+            (false, true) if !replaces => "tainted",
+            _ => "modified",
+        };
+        // The original does not say that it was a trial.
+        report(session, args, &info, done, if dry_run == DryRun::Client { DryRun::None } else { dry_run })?;
     }
     Error::all(problems)
 }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::fail;
 use crate::files::FILENAMES;
 use crate::flags::{Flag, Parsed};
-use crate::output::{DRY_RUN, DryRun, PRINT, report};
+use crate::output::{DRY_RUN, DryRun, PRINT, name_line, report};
 use crate::rest::{JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Url};
 use crate::selection::select;
 use crate::session::Session;
@@ -74,6 +74,11 @@ async fn run(session: &Session, args: &Parsed) -> Result {
             }
         }
         let same = crate::value::text(&before, "/metadata/resourceVersion") == crate::value::text(&info.object, "/metadata/resourceVersion") && before == info.object;
+        if !args.text("subresource").is_empty() && crate::value::text(&info.object, "/kind") != info.resource.kind {
+            // A scale is another kind of object.
+            session.say(format!("{} patched{}", name_line(&info.object).trim_end(), dry_run.suffix()))?;
+            continue;
+        }
         report(session, args, &info, if same { "patched (no change)" } else { "patched" }, dry_run)?;
     }
     Error::all(problems)

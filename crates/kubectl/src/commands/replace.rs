@@ -87,11 +87,21 @@ async fn put(session: &Session, args: &Parsed, info: &mut Info, dry_run: DryRun)
     let subresource = args.text("subresource");
     let url = if subresource.is_empty() { info.url() } else { crate::rest::Url::new(format!("{}/{subresource}", info.url().as_str())) };
     let url = url.with_filled("dryRun", dry_run.query()).with("fieldManager", args.text("field-manager")).with("fieldValidation", validation(args)?);
-    if crate::value::text(&info.object, "/metadata/resourceVersion").is_empty() {
-        // Kinds that may not be replaced blindly get the version that is there.
+    if !crate::value::text(&info.object, "/metadata/resourceVersion").is_empty() {
+        info.object = session.put(url, &info.object).await?;
+        return Ok(());
+    }
+    // Kinds that may not be replaced blindly get the version that is there; somebody may be quicker.
+    for last in [false, false, false, false, true] {
         let current = session.get(info.url()).await?;
         crate::value::set(&mut info.object, &["metadata", "resourceVersion"], current["metadata"]["resourceVersion"].clone());
+        match session.put(url.clone(), &info.object).await {
+            Err(error) if error.is_reason("Conflict") && !last => {}
+            answer => {
+                info.object = answer?;
+                break;
+            }
+        }
     }
-    info.object = session.put(url, &info.object).await?;
     Ok(())
 }

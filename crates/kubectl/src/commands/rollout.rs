@@ -10,7 +10,7 @@ use crate::flags::{Flag, Parsed};
 use crate::output::tabs::{DESCRIBE, align};
 use crate::output::{DRY_RUN, DryRun, Format, PRINT, report};
 use crate::rest::{JSON, JSON_PATCH, STRATEGIC_PATCH, Url};
-use crate::selection::{Info, SELECTOR, select};
+use crate::selection::{Info, SELECTOR, select_or_all};
 use crate::session::Session;
 use crate::value::{flag, int, list, name, text};
 
@@ -86,7 +86,8 @@ async fn chosen(session: &Session, args: &Parsed) -> Result<Vec<Info>> {
     if args.args.is_empty() && !crate::files::given(args) {
         fail!("required resource not specified");
     }
-    let (infos, problems) = select(session, args, &args.args).await?;
+    // A type alone means all of it.
+    let (infos, problems) = select_or_all(session, args, &args.args).await?;
     Error::all(problems)?;
     Ok(infos)
 }
@@ -117,7 +118,7 @@ async fn change(session: &Session, args: &Parsed, done: &str) -> Result {
                 continue;
             }
             _ if paused => {
-                problems.push(Error::Message(format!("can't restart paused deployment (run rollout resume first): {} {:?}", info.resource.qualified(), info.name)));
+                problems.push(Error::Message(format!("{} {:?} can't restart paused deployment (run rollout resume first)", info.resource.qualified(), info.name)));
                 continue;
             }
             _ => {
@@ -222,7 +223,7 @@ async fn undo_one(session: &Session, args: &Parsed, mut info: Info, dry_run: Dry
         fail!("unable to find specified revision {wanted} in history");
     }
     if flag(&info.object, "/spec/paused") {
-        fail!("you cannot rollback a paused deployment; resume it first with 'kubectl rollout resume {}' and try again", info.shown().replace("deployment.apps/", "deployment/"));
+        fail!("you cannot rollback a paused deployment; resume it first with 'kubectl rollout resume' and try again");
     }
     let found = revisions(session, &info).await?;
     let target = if wanted == 0 {

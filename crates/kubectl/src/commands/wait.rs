@@ -108,19 +108,21 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     let given = args.text("timeout");
     let limit = if given.starts_with('-') { Duration::from_secs(7 * 24 * 3600) } else { args.duration("timeout") };
     let deadline = tokio::time::Instant::now() + limit;
-    let infos = find(session, args, &wanted, deadline).await?;
+    let mut missing = Vec::new();
+    let infos = find(session, args, &wanted, deadline, &mut missing).await?;
     if infos.is_empty() {
+        Error::all(missing)?;
         if matches!(wanted, Wanted::Delete) {
             return Ok(());
         }
         fail!("no matching resources found");
     }
     let outcomes = futures::future::join_all(infos.into_iter().map(|info| wait_for(session, args, &wanted, info, deadline))).await;
-    Error::all(outcomes.into_iter().filter_map(std::result::Result::err).collect())
+    Error::all(outcomes.into_iter().filter_map(std::result::Result::err).chain(missing).collect())
 }
 
 /// What to wait for. Objects that must appear first are only names.
-async fn find(session: &Session, args: &Parsed, wanted: &Wanted, deadline: tokio::time::Instant) -> Result<Vec<Info>> {
+async fn find(session: &Session, args: &Parsed, wanted: &Wanted, deadline: tokio::time::Instant, missing: &mut Vec<Error>) -> Result<Vec<Info>> {
     if crate::files::given(args) {
         return crate::selection::from_files(session, args).await;
     }
@@ -137,6 +139,7 @@ async fn find(session: &Session, args: &Parsed, wanted: &Wanted, deadline: tokio
                     }
                     (Wanted::Create, Err(error)) if error.is_not_found() => infos.push(info),
                     (Wanted::Delete, Err(error)) if error.is_not_found() => {}
+                    (_, Err(error)) if error.is_not_found() => missing.push(error),
                     (_, Err(error)) => return Err(error),
                 }
             }
@@ -209,6 +212,5 @@ async fn wait_for(session: &Session, args: &Parsed, wanted: &Wanted, mut info: I
         Err(_) => fail!("timed out waiting for the condition on {}/{}", info.resource.name, info.name),
         Ok(object) => info.object = object?,
     }
-    let done = if matches!(wanted, Wanted::Create) { "created" } else { "condition met" };
-    report(session, args, &info, done, DryRun::None)
+    report(session, args, &info, "condition met", DryRun::None)
 }

@@ -125,6 +125,16 @@ fn walk<'a>(path: &Path, current: &'a Value, root: &'a Value, allow_missing: boo
     let mut steps = path.steps.iter().peekable();
     while let Some(step) = steps.next() {
         let mut next = Vec::new();
+        // What a union names is taken one after the other, each from all values.
+        if let Step::Union(paths) = step {
+            for path in paths {
+                for value in &values {
+                    next.extend(walk(path, value, root, allow_missing)?);
+                }
+            }
+            values = next;
+            continue;
+        }
         for value in values {
             match step {
                 Step::Field(name) => match value.get(name.as_str()) {
@@ -160,11 +170,7 @@ fn walk<'a>(path: &Path, current: &'a Value, root: &'a Value, allow_missing: boo
                     let every = usize::try_from(step.unwrap_or(1)).unwrap_or(1).max(1);
                     next.extend((from..to).step_by(every).map(|at| &items[at as usize]));
                 }
-                Step::Union(paths) => {
-                    for path in paths {
-                        next.extend(walk(path, value, root, allow_missing)?);
-                    }
-                }
+                Step::Union(_) => {}
                 Step::Filter(left, test) => {
                     let items: Vec<&Value> = match value {
                         Value::Array(items) => items.iter().collect(),

@@ -110,7 +110,7 @@ impl Format {
             Format::JsonPath(path, source) => path
                 .render(&object, args.is_set("allow-missing-template-keys"))
                 .map_err(|error| Error::Message(format!(
-                    "error executing jsonpath {source:?}: Error executing template: {error}. Printing more information for debugging the template:\n\ttemplate was:\n\t\t{source}\n\tobject given to jsonpath engine was:\n\t\t{}\n\n",
+                    "error executing jsonpath {source:?}: Error executing template: {error}. Printing more information for debugging the template:\n\ttemplate was:\n\t\t{source}\n\tobject given to jsonpath engine was:\n\t\t{}\n\n\n",
                     go_dump(&object)
                 )))?,
             Format::JsonPathAsJson(path) => pretty_json(&Value::Array(path.find(&object).into_iter().cloned().collect())) + "\n",
@@ -164,7 +164,7 @@ pub fn drop_managed_fields(object: &mut Value) {
 }
 
 /// `pod/web`, one line for each object.
-fn name_line(object: &Value) -> String {
+pub fn name_line(object: &Value) -> String {
     if is_list(object) {
         return list(object, "/items").iter().map(name_line).collect();
     }

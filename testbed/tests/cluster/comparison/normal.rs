@@ -20,14 +20,34 @@ fn apply(rules: &[Rule], text: &str) -> String {
     rules.iter().fold(text.to_owned(), |text, rule| rule.pattern.replace_all(&text, rule.with).into_owned())
 }
 
-/// Holds for all: the original of before v1.34 writes a creation time even where there is none.
-static ALWAYS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
-    rules(&[
-        (r"(?m)^ *(- )?creationTimestamp: null\n", ""),
-        (r#"(?m)^ *"creationTimestamp": null,?\n"#, ""),
-        (r#""creationTimestamp":null,?"#, ""),
-    ])
-});
+/// The original of before v1.34 writes a creation time and preferences even where there are none. An object that held
+/// nothing else is empty then.
+fn without_null_times(text: &str) -> String {
+    let indent = |line: &str| line.len() - line.trim_start_matches([' ', '-']).len();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let is_null = |line: &str| matches!(line.trim(), "creationTimestamp: null" | "\"creationTimestamp\": null," | "\"creationTimestamp\": null" | "preferences: {}");
+    let mut out = String::with_capacity(text.len());
+    for (at, line) in lines.iter().enumerate() {
+        let last = lines.get(at + 2).is_none_or(|after| indent(after) <= indent(line));
+        let follows = lines.get(at + 1).is_some_and(|next| next.trim() == "creationTimestamp: null" && indent(next) > indent(line));
+        if follows && last && line.trim_end().ends_with(':') {
+            out += line.trim_end();
+            out += " {}\n";
+        } else if !is_null(line) {
+            out += line;
+        }
+    }
+    // In JSON its going may leave a comma, or nothing at all.
+    static LAST: LazyLock<Vec<Rule>> = LazyLock::new(|| rules(&[(r"(?m),\n( *\})", "\n$1"), (r"(?m)\{\n *\}", "{}")]));
+    let out = if text.contains("\"creationTimestamp\": null") { apply(&LAST, &out) } else { out };
+    without_chance(&out.replace(",\"creationTimestamp\":null", ""))
+}
+
+/// What a server makes up anew for each request.
+fn without_chance(text: &str) -> String {
+    static CHANCE: LazyLock<Vec<Rule>> = LazyLock::new(|| rules(&[(r"\b[0-9a-f]{32}\b", "ID")]));
+    apply(&CHANCE, text)
+}
 
 /// Objects of which each tool has its own.
 static OWN: LazyLock<Vec<Rule>> = LazyLock::new(|| {
@@ -40,6 +60,7 @@ static OWN: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         (r"\b10\.1[45][23]\.\d+\.\d+", "ADDRESS"),
         (r"(containerd|coracle)://[0-9a-f]{64}", "$1://ID"),
         (r"\b3[012]\d{3}\b", "NODEPORT"),
+        (r"resource version to be \d+, was \d+", "resource version to be N, was N"),
         (r"ey[\w-]{20,}\.[\w-]{20,}\.[\w-]{20,}", "TOKEN"),
     ])
 });
@@ -65,7 +86,7 @@ static CLUSTER: LazyLock<Vec<Rule>> = LazyLock::new(|| {
 });
 
 pub fn normal(text: &str, shared: bool) -> String {
-    let text = apply(&ALWAYS, text);
+    let text = without_null_times(text);
     if shared { text } else { apply(&OWN, &text) }
 }
 
@@ -101,13 +122,14 @@ pub fn without_log(text: &str) -> String {
 /// The lines that differ, for a person.
 pub fn difference(part: &str, theirs: &str, ours: &str) -> String {
     const SHOWN: usize = 40;
+    const WIDTH: usize = 240;
     let (theirs, ours): (Vec<&str>, Vec<&str>) = (theirs.lines().collect(), ours.lines().collect());
     let start = theirs.iter().zip(&ours).take_while(|(a, b)| a == b).count();
     let end = theirs[start..].iter().rev().zip(ours[start..].iter().rev()).take_while(|(a, b)| a == b).count();
     let mut out = format!("{part}, line {}:\n", start + 1);
     for (mark, lines) in [("real", &theirs[start..theirs.len() - end]), ("ours", &ours[start..ours.len() - end])] {
         lines.iter().take(SHOWN).for_each(|line| {
-            let _ = writeln!(out, "  {mark}: {line}");
+            let _ = writeln!(out, "  {mark}: {}", line.chars().take(WIDTH).collect::<String>());
         });
     }
     out

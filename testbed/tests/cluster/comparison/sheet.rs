@@ -8,6 +8,7 @@
 //! | `! line` | setup: must succeed, is not compared |
 //! | `$ line` | a command line to compare, run by `sh` |
 //! | `~ PART reason` | the line above differs in PART (`stdout`, `stderr`, `code`), and why |
+//! | `~? PART reason` | the same for what differs now and then |
 //! | `% spaces` | of the line above: how many blanks are between words does not matter |
 //! | `% sorted` | the order of lines does not matter |
 //! | `% here` | the answer depends on the machine: it is not recorded |
@@ -33,11 +34,17 @@ pub enum Step {
 #[derive(Default)]
 pub struct Case {
     pub line: String,
-    /// Part and reason.
-    pub differs: Vec<(String, String)>,
+    pub differs: Vec<Difference>,
     pub spaces: bool,
     pub sorted: bool,
     pub here_only: bool,
+}
+
+/// A difference that is known.
+pub struct Difference {
+    pub part: String,
+    pub reason: String,
+    pub always: bool,
 }
 
 pub fn directory() -> PathBuf {
@@ -83,15 +90,15 @@ fn parse(name: String, text: &str) -> Sheet {
                 assert!(!known || !sheet.shared, "{at}: twice");
                 sheet.steps.push(Step::Case(Case { line: rest.to_owned(), ..Case::default() }));
             }
-            "~" | "%" => {
+            "~" | "~?" | "%" => {
                 let Some(Step::Case(case)) = sheet.steps.last_mut() else { panic!("{at}: belongs to no command line") };
                 match (word, rest) {
                     ("%", "spaces") => case.spaces = true,
                     ("%", "sorted") => case.sorted = true,
                     ("%", "here") => case.here_only = true,
-                    ("~", rest) => {
+                    ("~" | "~?", rest) => {
                         let (part, reason) = rest.split_once(' ').unwrap_or_else(|| panic!("{at}: no reason"));
-                        case.differs.push((part.to_owned(), reason.to_owned()));
+                        case.differs.push(Difference { part: part.to_owned(), reason: reason.to_owned(), always: word == "~" });
                     }
                     _ => panic!("{at}: {line}"),
                 }

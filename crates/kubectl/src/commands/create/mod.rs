@@ -199,18 +199,20 @@ pub async fn create(session: &Session, args: &Parsed, mut object: Value) -> Resu
     let namespace = if resource.namespaced { selected.namespace.clone() } else { String::new() };
     let name = crate::value::name(&object).to_owned();
     let mut info = Info { resource, namespace, name, object, source: String::new() };
-    post(session, args, &mut info, dry_run).await.map_err(|error| failed_to_create(error, &kind))?;
+    let service_type = crate::value::text(&info.object, "/spec/type").to_owned();
+    post(session, args, &mut info, dry_run).await.map_err(|error| failed_to_create(error, &kind, &service_type))?;
     report_typed(session, args, &info, "created", dry_run)
 }
 
 /// Generators say what they failed to create.
-fn failed_to_create(error: Error, kind: &str) -> Error {
+fn failed_to_create(error: Error, kind: &str, service_type: &str) -> Error {
     let what = match kind {
         // These hand on the server's answer as it is.
         "Namespace" | "Role" | "ClusterRole" => return error,
         "Secret" => "secret ".to_owned(),
         "PodDisruptionBudget" => "poddisruptionbudgets: ".to_owned(),
         "ResourceQuota" => "quota: ".to_owned(),
+        "Service" => format!("{service_type} service: "),
         _ => format!("{}: ", kind.to_lowercase()),
     };
     match error {
