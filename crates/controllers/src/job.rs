@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::failure::{Failure, ignore_not_found};
+use crate::failure::{Failure, ignore_not_found, is_namespace_terminating};
 use crate::owners;
 use crate::pods;
 use crate::runner::{Controller, Next, Queue};
@@ -85,17 +85,22 @@ impl Jobs {
         outcomes.into_iter().collect()
     }
 
-    /// Pods whose Job is gone: nobody counts them any more.
+    /// Pods whose Job is gone or has let go of them: nobody counts them any more.
     async fn release_orphans(&self, key: &ObjectKey) -> Result<Next, Failure> {
         let mut left = self.pods.list_namespace(&key.namespace);
-        left.retain(|pod| {
-            pod::is_tracked(pod)
-                && owners::controller_of(&pod.metadata).is_some_and(|owner| {
-                    owner.kind == "Job" && owner.name == key.name && self.owner_is_gone(key, &owner.uid)
-                })
-        });
+        let is_left = |pod: &Pod| match owners::controller_of(&pod.metadata) {
+            Some(owner) => owner.kind == "Job" && owner.name == key.name && self.owner_is_gone(key, &owner.uid),
+            None => pod::job_name(pod) == Some(&key.name) && !self.may_be_adopted(key, pod),
+        };
+        left.retain(|pod| pod::is_tracked(pod) && is_left(pod));
         self.release_all(&left).await?;
         Ok(Next::Settled)
+    }
+
+    fn may_be_adopted(&self, key: &ObjectKey, pod: &Pod) -> bool {
+        let job = self.jobs.get(key).filter(|job| job.metadata.deletion_timestamp.is_none());
+        let adopts = |job: &Job| selector(job).is_some_and(|selector| owners::matches(&selector, &pod.metadata));
+        pod.metadata.deletion_timestamp.is_none() && job.is_some_and(|job| adopts(&job))
     }
 
     fn owner_is_gone(&self, key: &ObjectKey, uid: &str) -> bool {
@@ -130,6 +135,16 @@ impl Controller for Jobs {
     fn watch(&self, queue: &Queue) {
         let own = queue.clone();
         self.jobs.subscribe(move |change: &Change<Job>| own.add(ObjectKey::of(&change.object().metadata)));
+        let orphaned = queue.clone();
+        self.pods.subscribe(move |change: &Change<Pod>| {
+            let pod = change.object();
+            if pod::is_tracked(pod)
+                && owners::controller_of(&pod.metadata).is_none()
+                && let Some(name) = pod::job_name(pod)
+            {
+                orphaned.add(ObjectKey::new(pod.metadata.namespace.clone().unwrap_or_default(), name));
+            }
+        });
         let jobs = self.jobs.clone();
         owners::watch_owned(&self.pods, ("Job", "batch"), queue, move |pod: &Pod| {
             let jobs = jobs.list_namespace(pod.metadata.namespace.as_deref().unwrap_or_default());
@@ -166,7 +181,18 @@ impl Controller for Jobs {
         self.release_all(&plan.release).await?;
         job = self.write_status(job, &plan.counted).await?;
         self.tell(&job, &plan);
-        self.act(&job, &plan).await?;
+        match self.act(&job, &plan).await {
+            // No pod will ever take the place of one that is kept to remember its failures, and the namespace
+            // waits for that one to go.
+            Err(Failure::Api(error)) if is_namespace_terminating(&error) => {
+                let tracked = self.pods.owned_by(job.metadata.uid.as_deref().unwrap_or_default());
+                let ended = |pod: &&Arc<Pod>| pod::is_tracked(pod) && (pods::is_finished(pod) || pods::is_terminating(pod));
+                let ended: Vec<_> = tracked.iter().filter(ended).cloned().collect();
+                self.release_all(&ended).await?;
+                return Ok(Next::Settled);
+            }
+            outcome => outcome?,
+        }
         if plan.again {
             return Ok(Next::After(Duration::from_millis(1)));
         }

@@ -15,6 +15,8 @@ use std::time::Duration;
 use api::quantity::Quantity;
 use async_trait::async_trait;
 use client::{Change, Informer, ObjectKey};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, ResourceQuotaStatus, Secret, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use serde_json::Value;
@@ -38,6 +40,26 @@ pub(crate) struct ResourceQuotas {
     secrets: Arc<Informer<Secret>>,
     config_maps: Arc<Informer<ConfigMap>>,
     replication_controllers: Arc<Informer<ReplicationController>>,
+    counted: Vec<Counted>,
+}
+
+/// A kind of which only the number counts, and that this process watches for others anyway.
+struct Counted {
+    /// As in `count/<name>`.
+    name: &'static str,
+    count: Box<dyn Fn(&str) -> usize + Send + Sync>,
+    watch: Box<dyn Fn(&ResourceQuotas, &Queue) + Send + Sync>,
+}
+
+impl Counted {
+    fn of<K: Object>(context: &Context, name: &'static str) -> Self {
+        let (counted, watched) = (context.informer::<K>(), context.informer::<K>());
+        Counted {
+            name,
+            count: Box::new(move |namespace| counted.list_namespace(namespace).len()),
+            watch: Box::new(move |quotas, queue| quotas.watch_kind(&watched, queue, |_, _| false)),
+        }
+    }
 }
 
 impl ResourceQuotas {
@@ -51,6 +73,14 @@ impl ResourceQuotas {
             secrets: context.informer(),
             config_maps: context.informer(),
             replication_controllers: context.informer(),
+            counted: vec![
+                Counted::of::<DaemonSet>(context, "daemonsets.apps"),
+                Counted::of::<Deployment>(context, "deployments.apps"),
+                Counted::of::<ReplicaSet>(context, "replicasets.apps"),
+                Counted::of::<StatefulSet>(context, "statefulsets.apps"),
+                Counted::of::<Job>(context, "jobs.batch"),
+                Counted::of::<CronJob>(context, "cronjobs.batch"),
+            ],
         }
     }
 
@@ -85,9 +115,13 @@ impl ResourceQuotas {
             ] {
                 add(usage::of_objects(plural, count));
             }
+            for kind in self.counted.iter().filter(|kind| hard.contains(format!("count/{}", kind.name).as_str())) {
+                add(usage::of_objects(kind.name, (kind.count)(namespace)));
+            }
             let known = ["pods", "persistentvolumeclaims", "services", "secrets", "configmaps", "replicationcontrollers", "resourcequotas"];
-            let others: Vec<&str> =
-                hard.iter().filter_map(|name| name.strip_prefix("count/")).filter(|name| !known.contains(name)).collect();
+            let others =
+                hard.iter().filter_map(|name| name.strip_prefix("count/")).filter(|name| !known.contains(name));
+            let others: Vec<&str> = others.filter(|name| self.counted.iter().all(|kind| kind.name != *name)).collect();
             if !others.is_empty() {
                 for (name, count) in self.count_others(&others, namespace).await? {
                     add([(format!("count/{name}"), Quantity::from_value(count))].into());
@@ -187,6 +221,7 @@ impl Controller for ResourceQuotas {
         self.watch_kind(&self.secrets, queue, |_, _| false);
         self.watch_kind(&self.config_maps, queue, |_, _| false);
         self.watch_kind(&self.replication_controllers, queue, |_, _| false);
+        self.counted.iter().for_each(|kind| (kind.watch)(self, queue));
     }
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Failure> {

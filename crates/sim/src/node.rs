@@ -185,10 +185,17 @@ impl SimulatedNode {
                 "metadata": {"name": self.config.name, "namespace": "kube-node-lease"},
                 "spec": {"holderIdentity": self.config.name, "leaseDurationSeconds": 40, "renewTime": now}})
         };
+        let mut missed = false;
         while !cancel.is_cancelled() {
             let now = self.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
             let renewal = Patch::Merge(json!({"spec": {"renewTime": now}}));
             let renewed = self.rest.patch_at::<Value>(path.clone(), &renewal).await;
+            let lost = renewed.is_err();
+            if missed && !lost {
+                // Others may have given it up meanwhile.
+                self.report(cancel).await;
+            }
+            missed = lost;
             if let Err(cause) = renewed
                 && error_kind(&cause) == ErrorKind::NotFound
             {

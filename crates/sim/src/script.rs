@@ -48,17 +48,20 @@ enum State {
 }
 
 pub(crate) fn decide(config: &NodeConfig, pod: &Pod, since: Timestamp, now: Timestamp) -> Step {
+    let present = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
+    let is_finished = present == "Succeeded" || present == "Failed";
     if let Some(deletion) = &pod.metadata.deletion_timestamp {
         // The deletion timestamp already includes the grace period; the containers end sooner if they may.
         let grace = Duration::from_secs(pod.metadata.deletion_grace_period_seconds.unwrap_or(0).unsigned_abs());
         let asked = deletion.0.saturating_sub(jiff::SignedDuration::try_from(grace).unwrap_or_default()).unwrap_or(now);
         return match left(asked, config.stops_after.min(grace), now) {
             Some(rest) => Step::Wait(rest.min(config.stops_after)),
+            // How it ended is told before it goes.
+            None if !is_finished => Step::Report { status: ended(pod, 143, now), again: Some(Duration::ZERO) },
             None => Step::Delete,
         };
     }
-    let present = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
-    if present == "Succeeded" || present == "Failed" {
+    if is_finished {
         return Step::Idle;
     }
     let elapsed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
@@ -281,6 +284,8 @@ mod tests {
         deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:30Z");
         deleted["metadata"]["deletionGracePeriodSeconds"] = json!(30);
         check(deleted.clone(), 100, "wait 400");
+        check(deleted.clone(), 500, "Failed ready=False again=0");
+        deleted["status"] = json!({"phase": "Failed"});
         check(deleted, 500, "delete");
     }
 }

@@ -328,7 +328,7 @@ impl Workload {
         }
         let (namespace, name) = &pods[self.random.random_range(0..pods.len())];
         // Said to be a disruption, so that the available pods may be fewer for it.
-        let condition = json!({"status": {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "Deleted", "lastTransitionTime": null}]}});
+        let condition = json!({"status": {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "Deleted", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
         let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
         patch(cluster, &format!("{path}/status"), condition).await;
         delete(cluster, &path, Propagation::Background).await;

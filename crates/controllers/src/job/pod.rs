@@ -17,6 +17,11 @@ pub(super) fn is_tracked(pod: &Pod) -> bool {
     pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == TRACKING_FINALIZER)
 }
 
+/// Of which Job it was made, whoever owns it now.
+pub(super) fn job_name(pod: &Pod) -> Option<&String> {
+    pod.metadata.labels.as_ref()?.get("batch.kubernetes.io/job-name")
+}
+
 pub(super) fn index(pod: &Pod) -> Option<i32> {
     pod.metadata.annotations.as_ref()?.get(INDEX_KEY)?.parse().ok()
 }

@@ -1,8 +1,13 @@
 //! The control plane in virtual time. `CORACLE_SEED` repeats one run, `CORACLE_SEEDS` asks for more of them.
 
+mod api;
 mod deployment;
+mod garbage;
 mod mixed;
+mod namespaces;
 mod nodes;
+mod quotas;
+mod scheduling;
 
 use std::time::Duration;
 

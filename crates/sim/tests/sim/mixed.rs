@@ -51,7 +51,6 @@ fn a_mixed_workload_with_faults_breaks_no_invariant() {
 }
 
 #[test]
-#[ignore = "not yet so"]
 fn the_same_seed_is_the_same_run() {
     let key = service_account_key();
     for seed in seeds(3) {
