@@ -61,7 +61,7 @@ pub struct Attributes<'a> {
 
 /// Warnings that a request collects for its answer.
 #[derive(Default)]
-pub struct Warnings(Mutex<Vec<String>>);
+pub struct Warnings(Mutex<Vec<String>>, Mutex<Vec<(String, String)>>);
 
 impl Warnings {
     pub fn add(&self, text: impl Into<String>) {
@@ -74,6 +74,15 @@ impl Warnings {
 
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock())
+    }
+
+    /// An annotation for the audit log.
+    pub fn note(&self, key: String, value: String) {
+        self.1.lock().push((key, value));
+    }
+
+    pub fn take_notes(&self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.1.lock())
     }
 }
 

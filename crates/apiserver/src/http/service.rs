@@ -274,6 +274,9 @@ async fn answer(
     }
     let result = rest::dispatch(&call).await;
     form.warnings = call.warnings.take();
+    if let Some(record) = &mut trail.record {
+        call.warnings.take_notes().iter().for_each(|(key, value)| record.annotate(key, value));
+    }
     result
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Violation;
+use super::{Violation, restricted};
 use super::view::{PodView, containers, name, plural, quoted};
 
 const CAPABILITIES: &[&str] = &[
@@ -21,27 +21,33 @@ const CAPABILITIES: &[&str] = &[
     "SYS_CHROOT",
 ];
 
-const SYSCTLS: &[&str] = &[
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
+/// With the minor version that first allows each.
+const SYSCTLS: &[(&str, u32)] = &[
+    ("kernel.shm_rmid_forced", 0),
+    ("net.ipv4.ip_local_port_range", 0),
+    ("net.ipv4.ip_local_reserved_ports", 27),
+    ("net.ipv4.ip_unprivileged_port_start", 0),
+    ("net.ipv4.ping_group_range", 0),
+    ("net.ipv4.tcp_fin_timeout", 29),
+    ("net.ipv4.tcp_keepalive_intvl", 29),
+    ("net.ipv4.tcp_keepalive_probes", 29),
+    ("net.ipv4.tcp_keepalive_time", 29),
+    ("net.ipv4.tcp_rmem", 32),
+    ("net.ipv4.tcp_syncookies", 0),
+    ("net.ipv4.tcp_wmem", 32),
 ];
 
-const SELINUX_TYPES: &[&str] = &["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
+/// The same.
+const SELINUX_TYPES: &[(&str, u32)] =
+    &[("", 0), ("container_t", 0), ("container_init_t", 0), ("container_kvm_t", 0), ("container_engine_t", 31)];
+/// The versions from which on a check is made.
+const PROBE_HOSTS_FROM: u32 = 34;
+const SECCOMP_FROM: u32 = 19;
 
 /// In the order of the original's check names. Some checks have a stricter form in the restricted level.
 pub fn check(pod: &PodView<'_>, restricted_follows: bool, out: &mut Vec<Violation>) {
     app_armor(pod, out);
-    if !restricted_follows {
+    if !restricted_follows || pod.minor < restricted::CAPABILITIES_FROM {
         capabilities(pod, out);
     }
     host_namespaces(pod, out);
@@ -49,37 +55,60 @@ pub fn check(pod: &PodView<'_>, restricted_follows: bool, out: &mut Vec<Violatio
         host_paths(pod, out);
     }
     host_ports(pod, out);
-    probe_hosts(pod, out);
+    if pod.minor >= PROBE_HOSTS_FROM {
+        probe_hosts(pod, out);
+    }
     privileged(pod, out);
     proc_mount(pod, out);
     se_linux(pod, out);
-    if !restricted_follows {
+    if !restricted_follows && pod.minor >= SECCOMP_FROM {
         seccomp(pod, out);
     }
     sysctls(pod, out);
     windows_host_process(pod, out);
 }
 
+fn allows(list: &[(&str, u32)], wanted: &str, minor: u32) -> bool {
+    list.iter().any(|(own, from)| *own == wanted && minor >= *from)
+}
+
 fn app_armor(pod: &PodView<'_>, out: &mut Vec<Violation>) {
-    let mut details = Vec::new();
-    let unconfined = |context: &Value| context["appArmorProfile"]["type"] == "Unconfined";
-    if unconfined(&pod.spec["securityContext"]) {
-        details.push("pod must not set AppArmor profile type to \"Unconfined\"".to_owned());
+    let (mut who, mut values) = (Vec::new(), Vec::new());
+    let mut bad = |context: &Value| match context["appArmorProfile"]["type"].as_str() {
+        None | Some("RuntimeDefault" | "Localhost") => false,
+        Some(other) => {
+            values.push(other.to_owned());
+            true
+        }
+    };
+    if bad(&pod.spec["securityContext"]) {
+        who.push("pod".to_owned());
     }
-    let names = pod.names_where(|container| unconfined(&container["securityContext"]));
+    let names = pod.names_where(|container| bad(&container["securityContext"]));
     if !names.is_empty() {
-        details.push(format!("{} must not set AppArmor profile type to \"Unconfined\"", containers(&names)));
+        who.push(containers(&names));
     }
-    for (key, value) in pod.annotations.as_object().into_iter().flatten() {
+    values.sort_unstable();
+    values.dedup();
+    let annotations = pod.annotations.as_object().into_iter().flatten().filter_map(|(key, value)| {
         let profile = value.as_str().unwrap_or("");
         let allowed = matches!(profile, "" | "runtime/default") || profile.starts_with("localhost/");
-        if key.starts_with("container.apparmor.security.beta.kubernetes.io/") && !allowed {
-            details.push(format!("annotation {key}={profile:?}"));
-        }
+        let own = key.starts_with("container.apparmor.security.beta.kubernetes.io/");
+        (own && !allowed).then(|| format!("{key}={profile:?}"))
+    });
+    let before = values.len();
+    values.extend(annotations);
+    match values.len() - before {
+        0 => {}
+        1 => who.push("annotation".to_owned()),
+        _ => who.push("annotations".to_owned()),
     }
-    if !details.is_empty() {
-        let reason = if details.len() == 1 { "forbidden AppArmor profile" } else { "forbidden AppArmor profiles" };
-        out.push(Violation { reason, detail: details.join(", ") });
+    if !who.is_empty() {
+        let reason = if values.len() == 1 { "forbidden AppArmor profile" } else { "forbidden AppArmor profiles" };
+        // Quotes within are not escaped, as in the original.
+        let values: Vec<String> = values.iter().map(|value| format!("\"{value}\"")).collect();
+        let detail = format!("{} must not set AppArmor profile type to {}", who.join(" and "), values.join(", "));
+        out.push(Violation { reason, detail });
     }
 }
 
@@ -209,7 +238,7 @@ fn se_linux(pod: &PodView<'_>, out: &mut Vec<Violation>) {
         let options = &context["seLinuxOptions"];
         let kind = options["type"].as_str().unwrap_or("");
         let mut found = false;
-        if !SELINUX_TYPES.contains(&kind) {
+        if !allows(SELINUX_TYPES, kind, pod.minor) {
             types.push(kind.to_owned());
             found = true;
         }
@@ -269,7 +298,7 @@ fn seccomp(pod: &PodView<'_>, out: &mut Vec<Violation>) {
 fn sysctls(pod: &PodView<'_>, out: &mut Vec<Violation>) {
     let set = pod.spec["securityContext"]["sysctls"].as_array().into_iter().flatten();
     let forbidden: Vec<&str> =
-        set.filter_map(|sysctl| sysctl["name"].as_str()).filter(|name| !SYSCTLS.contains(name)).collect();
+        set.filter_map(|sysctl| sysctl["name"].as_str()).filter(|name| !allows(SYSCTLS, name, pod.minor)).collect();
     if !forbidden.is_empty() {
         out.push(Violation { reason: "forbidden sysctls", detail: forbidden.join(", ") });
     }

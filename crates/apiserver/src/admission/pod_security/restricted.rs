@@ -8,14 +8,28 @@ use super::view::{PodView, containers, name, plural, quoted};
 const VOLUMES: &[&str] =
     &["configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"];
 
+/// The versions from which on a check is made.
+const PRIVILEGE_ESCALATION_FROM: u32 = 8;
+pub const CAPABILITIES_FROM: u32 = 22;
+const RUN_AS_USER_FROM: u32 = 23;
+const SECCOMP_FROM: u32 = 19;
+
 /// In the order of the original's check names.
 pub fn check(pod: &PodView<'_>, out: &mut Vec<Violation>) {
-    privilege_escalation(pod, out);
-    capabilities(pod, out);
+    if pod.minor >= PRIVILEGE_ESCALATION_FROM {
+        privilege_escalation(pod, out);
+    }
+    if pod.minor >= CAPABILITIES_FROM {
+        capabilities(pod, out);
+    }
     volumes(pod, out);
     run_as_non_root(pod, out);
-    run_as_user(pod, out);
-    seccomp(pod, out);
+    if pod.minor >= RUN_AS_USER_FROM {
+        run_as_user(pod, out);
+    }
+    if pod.minor >= SECCOMP_FROM {
+        seccomp(pod, out);
+    }
 }
 
 fn privilege_escalation(pod: &PodView<'_>, out: &mut Vec<Violation>) {

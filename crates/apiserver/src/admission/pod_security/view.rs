@@ -2,20 +2,25 @@
 
 use serde_json::Value;
 
+/// Since when what means nothing on Windows is not asked of its pods.
+const WINDOWS_FROM: u32 = 25;
+
 pub struct PodView<'v> {
     pub annotations: &'v Value,
     pub spec: &'v Value,
+    /// The minor version whose rules hold.
+    pub minor: u32,
     /// All of them: init, ordinary and ephemeral.
     pub containers: Vec<&'v Value>,
 }
 
 impl<'v> PodView<'v> {
-    pub fn new(metadata: &'v Value, spec: &'v Value) -> Self {
+    pub fn new(metadata: &'v Value, spec: &'v Value, minor: u32) -> Self {
         let containers = ["initContainers", "containers", "ephemeralContainers"]
             .iter()
             .flat_map(|list| spec[*list].as_array().into_iter().flatten())
             .collect();
-        PodView { annotations: &metadata["annotations"], spec, containers }
+        PodView { annotations: &metadata["annotations"], spec, minor, containers }
     }
 
     /// Names of the containers for which something holds, quoted.
@@ -24,7 +29,7 @@ impl<'v> PodView<'v> {
     }
 
     pub fn is_windows(&self) -> bool {
-        self.spec["os"]["name"] == "windows"
+        self.minor >= WINDOWS_FROM && self.spec["os"]["name"] == "windows"
     }
 }
 
