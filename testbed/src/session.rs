@@ -156,7 +156,7 @@ impl Session {
             if wanted(&value) {
                 return value;
             }
-            assert!(Instant::now() < end, "{path}: not as wanted within {within:?}: {value}");
+            assert!(Instant::now() < end, "{path}: not as wanted within {within:?}: {}", shown(&value));
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -289,7 +289,9 @@ impl Session {
         self.patch(&path("life-a"), &json!({"metadata": {"annotations": {"patched": "true"}}}));
         self.edit(&path("life-a"), |object| object["metadata"]["annotations"]["updated"] = "true".into());
         let changed = self.get(&path("life-a"));
-        assert_eq!(changed["metadata"]["annotations"], json!({"patched": "true", "updated": "true"}));
+        for done in ["patched", "updated"] {
+            assert_eq!(changed["metadata"]["annotations"][done], "true", "{changed}");
+        }
         assert_eq!(changed["metadata"]["uid"], uid);
         self.delete(&path("life-a"));
         self.gone(&path("life-a"));
@@ -328,6 +330,16 @@ impl Session {
             assert!(listed.into_iter().any(|found| found["name"] == *resource), "{resource}");
         }
     }
+}
+
+/// Without what nobody reads in a failed test's output.
+fn shown(value: &Value) -> Value {
+    let mut value = value.clone();
+    for object in value["items"].as_array_mut().into_iter().flatten() {
+        object["metadata"]["managedFields"].take();
+    }
+    value["metadata"]["managedFields"].take();
+    value
 }
 
 pub fn name_of(object: &Value) -> String {
