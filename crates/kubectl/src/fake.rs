@@ -60,6 +60,7 @@ impl Play {
             out: Box::new(captured.clone()),
             err: Box::new(captured.clone()),
             terminal: None,
+            screen: || None,
         };
         let code = self.runtime.block_on(async {
             let server = self.server.clone();

@@ -41,6 +41,7 @@ pub fn main(args: Vec<String>) -> ExitCode {
         out: Box::new(std::io::LineWriter::new(std::io::stdout())),
         err: Box::new(std::io::stderr()),
         terminal: terminal::StandardTerminal::open().map(|terminal| Box::new(terminal) as Box<dyn terminal::Terminal>),
+        screen: terminal::screen,
     };
     let environment = Environment { variables: std::env::vars().collect() };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

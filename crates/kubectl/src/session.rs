@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::fail;
 use crate::flags::{Flag, Parsed};
 use crate::kubeconfig::{self, Files};
-use crate::terminal::Terminal;
+use crate::terminal::{Size, Terminal};
 use crate::value::{list, name_of, set, text};
 
 pub const GLOBALS: &[Flag] = &[
@@ -73,6 +73,8 @@ pub struct Streams {
     pub err: Box<dyn Write>,
     /// None when there is no terminal.
     pub terminal: Option<Box<dyn Terminal>>,
+    /// The size of the terminal that standard output is; answers None when it is none.
+    pub screen: fn() -> Option<Size>,
 }
 
 pub struct Session {
@@ -81,6 +83,7 @@ pub struct Session {
     help: String,
     pub environment: Environment,
     pub terminal: Option<Box<dyn Terminal>>,
+    screen: fn() -> Option<Size>,
     pub globals: Parsed,
     pub clock: api::clock::Clock,
     input: RefCell<Option<Box<dyn AsyncRead + Unpin>>>,
@@ -138,6 +141,7 @@ impl Session {
             help: String::new(),
             environment,
             terminal: streams.terminal,
+            screen: streams.screen,
             globals,
             clock: api::clock::Clock::system(),
             input: RefCell::new(Some(streams.input)),
@@ -175,6 +179,21 @@ impl Session {
     /// The command goes on, but fails in the end.
     pub fn note_failure(&self) {
         self.failure.set(true);
+    }
+
+    /// The size of the screen, where somebody looks on.
+    pub fn screen_size(&self) -> Option<Size> {
+        (self.screen)()
+    }
+
+    /// Whether somebody looks on at a terminal that can move its cursor.
+    pub fn live(&self) -> bool {
+        self.environment.var("TERM") != Some("dumb") && self.screen_size().is_some()
+    }
+
+    /// Whether that terminal is to be given colours (<https://no-color.org>).
+    pub fn colours(&self) -> bool {
+        self.environment.var("NO_COLOR").unwrap_or_default().is_empty() && self.live()
     }
 
     /// Counts the documents of a YAML stream; whether there was one before.

@@ -1,6 +1,6 @@
 //! The terminal, where there is one.
 //!
-//! Invariant: raw mode ends with the guard that began it, however the command ends. Deliberately absent: colours.
+//! Invariant: raw mode ends with the guard that began it, however the command ends. Deliberately absent: what is shown.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -20,6 +20,17 @@ pub trait Terminal {
 }
 
 pub trait RawGuard {}
+
+/// How large the terminal is that standard output goes to; None when it goes elsewhere.
+pub fn screen() -> Option<Size> {
+    let output = std::io::stdout();
+    if !termios::isatty(output.as_fd()) {
+        return None;
+    }
+    let size = termios::tcgetwinsize(output.as_fd()).ok()?;
+    // A terminal that does not say is taken for a common one.
+    Some(if size.ws_col == 0 { Size { width: 80, height: 24 } } else { Size { width: size.ws_col, height: size.ws_row } })
+}
 
 /// The terminal that standard input is.
 pub struct StandardTerminal {

@@ -152,7 +152,7 @@ fn as_table(session: &Session, answer: Value) -> Value {
 }
 
 async fn tables(session: &Session, args: &Parsed, wanted: &[Wanted], format: &Format) -> Result {
-    let mut printer = Printer::new(options(args, format));
+    let mut printer = Printer::new(options(session, args, format));
     let mut problems = Vec::new();
     let mut found = Vec::new();
     for one in wanted {
@@ -209,7 +209,7 @@ async fn tables(session: &Session, args: &Parsed, wanted: &[Wanted], format: &Fo
     Error::all(problems)
 }
 
-fn options(args: &Parsed, format: &Format) -> Options {
+fn options(session: &Session, args: &Parsed, format: &Format) -> Options {
     Options {
         wide: matches!(format, Format::Table { wide: true }),
         no_headers: args.is_set("no-headers"),
@@ -218,6 +218,7 @@ fn options(args: &Parsed, format: &Format) -> Options {
         show_labels: args.is_set("show-labels"),
         label_columns: args.list("label-columns"),
         watch_events: args.is_set("output-watch-events"),
+        colours: session.colours(),
     }
 }
 
@@ -284,15 +285,19 @@ async fn watch(session: &Session, args: &Parsed, wanted: &[Wanted], format: &mut
         fail!("you may only specify a single resource type");
     };
     let resource = &one.target.resource;
-    let mut printer = Printer::new(options(args, format));
+    let mut printer = Printer::new(options(session, args, format));
     printer.options.with_namespace &= resource.namespaced;
+    let live = format.is_table() && session.live() && !args.is_set("output-watch-events");
+    let mut shown = Value::Null;
     // One object is watched as a list of one.
     let (url, revision) = match &one.target.name {
         Some(name) => {
             let url = Url::new(resource.collection(&one.namespace)).with("fieldSelector", &format!("metadata.name={name}"));
             let object = session.get(one.url(session, args)?).await?;
             let revision = text(&object, "/metadata/resourceVersion").to_owned();
-            if !args.is_set("watch-only") {
+            if live && !args.is_set("watch-only") {
+                shown = table_of(session, args, one).await?;
+            } else if !args.is_set("watch-only") {
                 first(session, args, one, &mut printer, format, &object).await?;
             }
             (url, revision)
@@ -302,7 +307,9 @@ async fn watch(session: &Session, args: &Parsed, wanted: &[Wanted], format: &mut
             let accept = if format.is_table() { TABLE } else { JSON };
             let found = session.call(http::Method::GET, url.clone(), accept, "", Vec::new()).await?;
             let revision = text(&found, "/metadata/resourceVersion").to_owned();
-            if !args.is_set("watch-only") {
+            if live && !args.is_set("watch-only") {
+                shown = as_table(session, found);
+            } else if !args.is_set("watch-only") {
                 first(session, args, one, &mut printer, format, &found).await?;
             }
             (url, revision)
@@ -311,6 +318,9 @@ async fn watch(session: &Session, args: &Parsed, wanted: &[Wanted], format: &mut
     let accept = if format.is_table() { TABLE } else { JSON };
     let watch_url = url.with("resourceVersion", &revision).with("watch", "true");
     let mut events = session.watch(watch_url, accept).await?;
+    if live {
+        return super::live::watch(session, &printer.options, resource, &shown, &mut events).await;
+    }
     while let Some((kind, object)) = events.event().await? {
         if kind == "BOOKMARK" {
             continue;

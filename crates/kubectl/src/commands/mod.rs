@@ -24,6 +24,7 @@ pub mod expose;
 pub mod get;
 pub mod kustomize;
 pub mod label;
+mod live;
 pub mod logs;
 pub mod node;
 pub mod patch;

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::fail;
 use crate::files::FILENAMES;
 use crate::flags::{Flag, Parsed};
+use crate::output::live::{bar, clear};
 use crate::output::tabs::{DESCRIBE, align};
 use crate::output::{DRY_RUN, DryRun, Format, PRINT, report};
 use crate::rest::{JSON, JSON_PATCH, STRATEGIC_PATCH, Url};
@@ -291,8 +292,16 @@ async fn wait_until_done(session: &Session, args: &Parsed, info: &Info) -> Resul
     let mut said = String::new();
     loop {
         let step = |object: &Value, said: &mut String| -> Result<bool> {
-            let (message, done) = progress(&info.resource.name, object, args.int("revision"))?;
-            if message != *said {
+            let (message, done) = progress(&info.resource.name, object, args.int("revision")).inspect_err(|_| {
+                if session.live() && !said.is_empty() {
+                    session.print_err(b"\n");
+                }
+            })?;
+            if session.live() && args.is_set("watch") {
+                session.print(if done { clear() + &message } else { drawn(session, info, object) })?;
+                session.flush()?;
+                *said = message;
+            } else if message != *said {
                 session.print(&message)?;
                 session.flush()?;
                 *said = message;
@@ -321,6 +330,20 @@ async fn wait_until_done(session: &Session, args: &Parsed, info: &Info) -> Resul
         }
         object = session.get(info.url()).await?;
     }
+}
+
+/// How far a rollout is, as a bar.
+fn drawn(session: &Session, info: &Info, object: &Value) -> String {
+    let (wanted, ready, updated) = if info.resource.name == "daemonsets" {
+        (int(object, "/status/desiredNumberScheduled"), int(object, "/status/numberAvailable"), int(object, "/status/updatedNumberScheduled"))
+    } else {
+        let wanted = object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
+        (wanted, int(object, "/status/availableReplicas"), int(object, "/status/updatedReplicas"))
+    };
+    // What is old yet available is not what is waited for.
+    let done = ready.min(updated);
+    let what = format!("new and available ({updated} updated, {} in all)", int(object, "/status/replicas").max(int(object, "/status/currentNumberScheduled")));
+    bar(&info.shown(), done, wanted, &what, session.colours())
 }
 
 /// What there is to say of a rollout, and whether it is over. Pure.

@@ -5,6 +5,7 @@
 
 pub mod columns;
 pub mod jsonpath;
+pub mod live;
 pub mod table;
 pub mod tabs;
 pub mod typed;

@@ -17,6 +17,7 @@ pub struct Options {
     pub label_columns: Vec<String>,
     /// The kind of watch event in front.
     pub watch_events: bool,
+    pub colours: bool,
 }
 
 /// Prints tables one after another into the same columns.
@@ -47,15 +48,20 @@ impl Printer {
             self.columns = columns.to_vec();
         }
         let shown: Vec<usize> = (0..self.columns.len()).filter(|at| self.options.wide || self.columns[*at]["priority"].as_i64().unwrap_or(0) == 0).collect();
+        let names = self.header(&shown);
         let mut lines = Vec::new();
+        let headers = usize::from(!self.headed && !self.options.no_headers);
         if !self.headed && !self.options.no_headers {
-            lines.push(self.header(&shown));
+            lines.push(names.clone());
         }
         self.headed = true;
         for row in list(table, "/rows") {
             lines.push(self.row(row, &shown, resource, event));
         }
-        self.rows.lines(&lines)
+        let colours = self.options.colours;
+        self.rows.painted_lines(&lines, |row, column, cell| {
+            if !colours || row < headers { None } else { super::live::colour(names.get(column)?, cell) }
+        })
     }
 
     fn header(&self, shown: &[usize]) -> Vec<String> {

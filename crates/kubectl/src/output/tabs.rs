@@ -77,6 +77,11 @@ pub struct Rows {
 impl Rows {
     /// The rows as aligned lines.
     pub fn lines(&mut self, rows: &[Vec<String>]) -> String {
+        self.painted_lines(rows, |_, _, _| None)
+    }
+
+    /// The same with colours, which take no room: `paint` is given row, column and cell.
+    pub fn painted_lines(&mut self, rows: &[Vec<String>], paint: impl Fn(usize, usize, &str) -> Option<&'static str>) -> String {
         for row in rows {
             for (index, cell) in row.iter().enumerate() {
                 let width = (cell.chars().count() + TABLE.padding).max(TABLE.min_width);
@@ -87,9 +92,9 @@ impl Rows {
             }
         }
         let mut out = String::new();
-        for row in rows {
+        for (number, row) in rows.iter().enumerate() {
             for (index, cell) in row.iter().enumerate() {
-                out.push_str(cell);
+                out.push_str(&super::live::painted(cell, paint(number, index, cell)));
                 if index + 1 < row.len() {
                     out.extend(std::iter::repeat_n(' ', self.widths[index].saturating_sub(cell.chars().count())));
                 }

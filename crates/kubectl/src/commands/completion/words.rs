@@ -46,9 +46,9 @@ pub async fn complete(words: &[String], described: bool, streams: Streams, envir
         let _ = writeln!(streams.err, "error: completion needs at least the word to be completed");
         return 1;
     };
-    let Streams { input, mut out, mut err, terminal } = streams;
+    let Streams { input, mut out, mut err, terminal, screen } = streams;
     // What goes wrong on the way must not stand among the candidates.
-    let quiet = Streams { input, out: Box::new(std::io::sink()), err: Box::new(std::io::sink()), terminal };
+    let quiet = Streams { input, out: Box::new(std::io::sink()), err: Box::new(std::io::sink()), terminal, screen };
     let mut answer = match Place::find(before, last) {
         None => Answer { candidates: Vec::new(), directive: ERROR },
         Some(place) => {
