@@ -589,6 +589,8 @@ mod tests {
         assert_eq!(mine.data.recv().await, None, "half closed");
         assert!(mine.sink.write(Bytes::from_static(b"more")).await);
         assert_eq!(theirs.data.recv().await.as_deref(), Some(&b"more"[..]));
+        // A sink that is held would hold up the goodbye.
+        drop(theirs);
         called.close().await;
         caller.gone().cancelled().await;
         assert!(caller.open(Vec::new()).await.is_none());

@@ -62,7 +62,7 @@ fn seconds_left(secret: &Secret, now: Timestamp) -> Option<i64> {
 
 impl TokenCleaner {
     pub fn new(context: &Arc<Context>) -> Self {
-        TokenCleaner { context: context.clone(), secrets: context.informer() }
+        TokenCleaner { context: context.clone(), secrets: context.informer_where("type", TYPE) }
     }
 }
 
@@ -104,7 +104,11 @@ impl Controller for TokenCleaner {
 
 impl BootstrapSigner {
     pub fn new(context: &Arc<Context>) -> Self {
-        BootstrapSigner { context: context.clone(), secrets: context.informer(), config_maps: context.informer() }
+        BootstrapSigner {
+            context: context.clone(),
+            secrets: context.informer_where("type", TYPE),
+            config_maps: context.informer_where("metadata.name", CLUSTER_INFO),
+        }
     }
 }
 

@@ -6,9 +6,7 @@
 use std::sync::Arc;
 
 use api::clock::Clock;
-use client::{
-    Cached, DeleteOptions, ErrorKind, EventRecorder, Informer, Informers, ObjectKey, Patch, Rest, error_kind,
-};
+use client::{Cached, DeleteOptions, ErrorKind, EventRecorder, Informer, Informers, Metadata, ObjectKey, Patch, Rest, Scope, error_kind};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Serialize, de::DeserializeOwned};
@@ -36,6 +34,15 @@ pub(crate) struct Context {
 impl Context {
     pub fn informer<K: Object>(&self) -> Arc<Informer<K>> {
         self.informers.of::<K>()
+    }
+
+    /// Those objects of a kind for which a field has a value.
+    pub fn informer_where<K: Object>(&self, field: &str, value: &str) -> Arc<Informer<K>> {
+        self.informers.scoped(Scope { field_selector: Some(format!("{field}={value}")), ..Scope::default() })
+    }
+
+    pub fn metadata_informer<K: Object>(&self) -> Arc<Informer<Metadata<K>>> {
+        self.informers.metadata_of()
     }
 
     pub fn recorder(&self, component: &str) -> EventRecorder {

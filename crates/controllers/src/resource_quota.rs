@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use api::quantity::Quantity;
 use async_trait::async_trait;
-use client::{Change, Informer, ObjectKey};
+use client::{Change, Informer, Metadata, ObjectKey};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, ResourceQuotaStatus, Secret, Service};
@@ -37,8 +37,8 @@ pub(crate) struct ResourceQuotas {
     pods: Arc<Informer<Pod>>,
     services: Arc<Informer<Service>>,
     claims: Arc<Informer<PersistentVolumeClaim>>,
-    secrets: Arc<Informer<Secret>>,
-    config_maps: Arc<Informer<ConfigMap>>,
+    secrets: Arc<Informer<Metadata<Secret>>>,
+    config_maps: Arc<Informer<Metadata<ConfigMap>>>,
     replication_controllers: Arc<Informer<ReplicationController>>,
     counted: Vec<Counted>,
 }
@@ -70,8 +70,8 @@ impl ResourceQuotas {
             pods: context.informer(),
             services: context.informer(),
             claims: context.informer(),
-            secrets: context.informer(),
-            config_maps: context.informer(),
+            secrets: context.metadata_informer(),
+            config_maps: context.metadata_informer(),
             replication_controllers: context.informer(),
             counted: vec![
                 Counted::of::<DaemonSet>(context, "daemonsets.apps"),
@@ -166,6 +166,18 @@ impl ResourceQuotas {
         }
     }
 
+    /// Queues the quotas of the namespace of whatever comes or goes.
+    fn watch_count<K: 'static>(&self, informer: &Informer<Metadata<K>>, queue: &Queue) {
+        let (quotas, queue) = (self.quotas.clone(), queue.clone());
+        informer.subscribe(move |change| {
+            if change.old().is_none() {
+                for quota in quotas.list_namespace(change.object().namespace()) {
+                    queue.add(ObjectKey::of(&quota.metadata));
+                }
+            }
+        });
+    }
+
     /// Queues the quotas of the namespace of whatever changes so that its usage may.
     fn watch_kind<K: Object>(&self, informer: &Informer<K>, queue: &Queue, matters: fn(&K, &K) -> bool) {
         let (quotas, queue) = (self.quotas.clone(), queue.clone());
@@ -218,8 +230,8 @@ impl Controller for ResourceQuotas {
         });
         self.watch_kind(&self.services, queue, |old, new| old.spec != new.spec);
         self.watch_kind(&self.claims, queue, |old, new| old.spec != new.spec);
-        self.watch_kind(&self.secrets, queue, |_, _| false);
-        self.watch_kind(&self.config_maps, queue, |_, _| false);
+        self.watch_count(&self.secrets, queue);
+        self.watch_count(&self.config_maps, queue);
         self.watch_kind(&self.replication_controllers, queue, |_, _| false);
         self.counted.iter().for_each(|kind| (kind.watch)(self, queue));
     }

@@ -22,7 +22,7 @@ pub(crate) struct RootCa {
 
 impl RootCa {
     pub fn new(context: &Arc<Context>) -> Self {
-        RootCa { context: context.clone(), namespaces: context.informer(), config_maps: context.informer() }
+        RootCa { context: context.clone(), namespaces: context.informer(), config_maps: context.informer_where("metadata.name", NAME) }
     }
 }
 

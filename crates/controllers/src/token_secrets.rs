@@ -69,7 +69,7 @@ fn account_of(secret: &Secret) -> Option<ObjectKey> {
 
 impl TokenSecrets {
     pub fn new(context: &Arc<Context>) -> Self {
-        let secrets: Arc<Informer<Secret>> = context.informer();
+        let secrets: Arc<Informer<Secret>> = context.informer_where("type", TYPE);
         secrets.index_by(BY_ACCOUNT, |secret: &Secret| account_of(secret).map(|key| key.to_string()).into_iter().collect());
         TokenSecrets { context: context.clone(), secrets, accounts: context.informer() }
     }

@@ -58,7 +58,8 @@ pub fn encode(kind: &Kind, object: &Value) -> Bytes {
         }
     }
     out.push(b'}');
-    out.into()
+    // Kept as long as the object is: what was reserved too much goes back.
+    out.into_boxed_slice().into()
 }
 
 fn write_field(out: &mut Vec<u8>, first: &mut bool, name: &str, value: &Value) {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -21,6 +21,8 @@ use crate::kinds::Kind;
 /// Bounds on the ring.
 const RING_EVENTS_MAX: usize = 16_384;
 const RING_BYTES_MAX: usize = 32 << 20;
+/// The newest events, whose encoded frames are kept for the watchers that follow.
+const RING_FRAMES: usize = 512;
 /// Kept at least, whatever their size and age.
 const RING_EVENTS_MIN: usize = 256;
 /// Older ones are of use to nobody: watchers that far behind list again.
@@ -61,7 +63,8 @@ pub struct CacheEvent {
     /// None: it was deleted.
     pub new: Option<Arc<Entry>>,
     pub old: Option<Arc<Entry>>,
-    frames: [OnceLock<Bytes>; 3],
+    /// Made by the first watcher who needs one, for all of them.
+    frames: RwLock<[Option<Bytes>; 3]>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,15 +103,21 @@ impl CacheEvent {
 
     /// The JSON watch frame, encoded once for all watchers.
     pub fn json_frame(&self, event_type: EventType) -> Bytes {
+        if let Some(frame) = &self.frames.read()[event_type as usize] {
+            return frame.clone();
+        }
         let entry = match event_type {
             EventType::Deleted => self.old.as_ref(),
             _ => self.new.as_ref(),
         };
-        let frame = self.frames[event_type as usize].get_or_init(|| match entry {
-            Some(entry) => json_frame(event_type, entry, self.revision),
-            None => Bytes::new(),
-        });
-        frame.clone()
+        let Some(entry) = entry else { return Bytes::new() };
+        let mut frames = self.frames.write();
+        frames[event_type as usize].get_or_insert_with(|| json_frame(event_type, entry, self.revision)).clone()
+    }
+
+    /// Whoever comes so late makes it again.
+    fn forget_frames(&self) {
+        *self.frames.write() = Default::default();
     }
 
     fn len(&self) -> usize {
@@ -202,6 +211,9 @@ impl Shelf {
             let event = Arc::new(CacheEvent::new(revision, now, new, old));
             state.ring_bytes += event.len();
             state.ring.push_back(event);
+            if let Some(late) = state.ring.len().checked_sub(1 + RING_FRAMES) {
+                state.ring[late].forget_frames();
+            }
         }
         while state.ring.len() > RING_EVENTS_MAX
             || (state.ring.len() > RING_EVENTS_MIN
