@@ -120,12 +120,12 @@ fn start_control_plane(
     };
     let enabled = |config: &Config, part: &str| !config.disable.iter().any(|disabled| disabled == part);
     if enabled(config, "controller-manager") {
-        let (config, clock, client) = (config.clone(), clock.clone(), manager.clone());
+        let (config, clock) = (config.clone(), clock.clone());
         let (ca_pem, signing_key_pem) = (pki.authority_pem().to_string(), pki.authority_key_pem());
-        turns.run("kube-controller-manager", manager, move |informers, stop| {
+        turns.run("kube-controller-manager", manager, move |client, informers, stop| {
             let enabled = |part: &str| enabled(&config, part);
             let settings = ControllersConfig { ca_pem: ca_pem.clone() };
-            let controllers = ControllerManager::new(client.clone(), informers, clock.clone(), settings)
+            let controllers = ControllerManager::new(client, informers, clock.clone(), settings)
                 .signing_key_pem(signing_key_pem.clone())
                 .signing_duration(config.cluster_signing_duration)
                 .cluster_cidrs(vec![config.cluster_cidr])
@@ -148,11 +148,11 @@ fn start_control_plane(
     if enabled(config, "scheduler") {
         let client = client::in_process_as(server.in_process("system:kube-scheduler", &[]), "kube-scheduler");
         let (clock, node_name) = (clock.clone(), config.node_name.clone());
-        turns.run("kube-scheduler", client.clone(), move |informers, stop| {
+        turns.run("kube-scheduler", client, move |client, informers, stop| {
             let recorder = EventRecorder::new(client.clone(), clock.clone(), "default-scheduler", &node_name);
             let seed = clock.now().as_nanosecond() as u64; // Any will do: it only breaks ties.
             let settings = SchedulerConfig { seed, ..SchedulerConfig::default() };
-            Scheduler::new(client.clone(), informers, recorder, clock.clone(), settings).run(stop)
+            Scheduler::new(client, informers, recorder, clock.clone(), settings).run(stop)
         });
     }
 }
@@ -169,11 +169,11 @@ struct Turns {
 impl Turns {
     fn run<F, Fut>(&self, part: &'static str, client: kube::Client, make: F)
     where
-        F: Fn(Arc<Informers>, CancellationToken) -> Fut + Send + Sync + 'static,
+        F: Fn(kube::Client, Arc<Informers>, CancellationToken) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
         if !self.shared {
-            tokio::spawn(make(self.informers.clone(), self.cancel.clone()));
+            tokio::spawn(make(client, self.informers.clone(), self.cancel.clone()));
             return;
         }
         let (identity, clock, cancel) = (self.identity.clone(), self.clock.clone(), self.cancel.clone());
@@ -184,7 +184,8 @@ impl Turns {
                 let work = |stop: CancellationToken| {
                     // Of this turn only: what subscribes to them ends with it.
                     let ended = stop.child_token();
-                    let work = make(Informers::new(client.clone(), ended.clone()), stop);
+                    let client = client::lease::fenced(&client, ended.clone());
+                    let work = make(client.clone(), Informers::new(client, ended.clone()), stop);
                     async move {
                         let _guard = ended.drop_guard();
                         work.await;
