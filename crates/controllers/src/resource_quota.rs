@@ -1,14 +1,15 @@
 //! Recounts what each ResourceQuota's namespace uses, into `status.used`.
 //!
 //! Invariant: admission alone raises usage between two counts; a count replaces whatever stood there, so that
-//! deletes and failed creates are given back. Objects of every kind the server offers can be counted by
+//! deletes and failed creates are given back. A lower count waits until admission has been silent for a moment: it
+//! writes usage before the object that it is for exists, and whoever counts just then would give it away twice. Objects of every kind the server offers can be counted by
 //! `count/<resource>.<group>`.
 //!
 //! Deliberately absent: resource claims of DRA by device class.
 
 mod usage;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet}
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, ResourceQuotaStatus, Secret, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::context::{Context, Object};
@@ -31,8 +34,13 @@ use usage::{Amounts, Scopes};
 /// Kinds without an informer here are counted again this often while a quota counts them: the original's figure.
 const RECOUNT: Duration = Duration::from_secs(5 * 60);
 
+/// How long a quota must have stood unchanged before its usage is lowered: an object admitted is seen by then.
+const CALM: Duration = Duration::from_secs(1);
+
 pub(crate) struct ResourceQuotas {
     context: Arc<Context>,
+    /// The revision at which a lower count was first seen, and when.
+    lowered: Mutex<HashMap<ObjectKey, (String, Timestamp)>>,
     quotas: Arc<Informer<ResourceQuota>>,
     pods: Arc<Informer<Pod>>,
     services: Arc<Informer<Service>>,
@@ -66,6 +74,7 @@ impl ResourceQuotas {
     pub fn new(context: &Arc<Context>) -> Self {
         ResourceQuotas {
             context: context.clone(),
+            lowered: Mutex::default(),
             quotas: context.informer(),
             pods: context.informer(),
             services: context.informer(),
@@ -166,6 +175,19 @@ impl ResourceQuotas {
         }
     }
 
+    /// Whether the quota has stood as it is for a moment.
+    fn is_calm(&self, key: &ObjectKey, quota: &ResourceQuota) -> bool {
+        let revision = quota.metadata.resource_version.clone().unwrap_or_default();
+        let now = self.context.now();
+        let mut lowered = self.lowered.lock();
+        let (seen, since) = lowered.entry(key.clone()).or_insert_with(|| (revision.clone(), now));
+        if *seen != revision {
+            (*seen, *since) = (revision, now);
+        }
+        // Milliseconds: timers and clocks round.
+        now.as_millisecond() - since.as_millisecond() + 50 >= CALM.as_millis() as i64
+    }
+
     /// Queues the quotas of the namespace of whatever comes or goes.
     fn watch_count<K: 'static>(&self, informer: &Informer<Metadata<K>>, queue: &Queue) {
         let (quotas, queue) = (self.quotas.clone(), queue.clone());
@@ -210,6 +232,15 @@ fn decide(quota: &ResourceQuota, counted: &Amounts) -> Option<ResourceQuotaStatu
     (!same(&held.hard, &wanted.hard) || !same(&held.used, &wanted.used)).then_some(wanted)
 }
 
+/// Whether some usage that is told is more than what was counted.
+fn lowers(quota: &ResourceQuota, counted: &Amounts) -> bool {
+    let used = quota.status.as_ref().and_then(|status| status.used.as_ref());
+    used.into_iter().flatten().any(|(name, amount)| {
+        let told = Quantity::parse(&amount.0).unwrap_or_default();
+        counted.get(name).is_some_and(|counted| *counted < told)
+    })
+}
+
 #[async_trait]
 impl Controller for ResourceQuotas {
     fn name(&self) -> &'static str {
@@ -237,9 +268,16 @@ impl Controller for ResourceQuotas {
     }
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Failure> {
-        let Some(quota) = self.quotas.get(key) else { return Ok(Next::Settled) };
+        let Some(quota) = self.quotas.get(key) else {
+            self.lowered.lock().remove(key);
+            return Ok(Next::Settled);
+        };
         let (counted, next) = self.count(&quota, &key.namespace).await?;
         if let Some(status) = decide(&quota, &counted) {
+            if lowers(&quota, &counted) && !self.is_calm(key, &quota) {
+                return Ok(next.or(Next::After(CALM)));
+            }
+            self.lowered.lock().remove(key);
             let mut wanted = (*quota).clone();
             wanted.status = Some(status);
             self.context.update_status(&wanted).await?;
@@ -260,6 +298,16 @@ mod tests {
         let counted = counted.iter().map(|(name, amount)| ((*name).to_owned(), Quantity::parse(amount).unwrap())).collect();
         let told = decide(&quota, &counted).map(|status| serde_json::to_string(&status).unwrap());
         assert_eq!(told.as_deref(), expected);
+    }
+
+    #[test]
+    fn lower_counts_are_told_from_others() {
+        let lower = |told: &str, counted: &str| {
+            let quota = json!({"metadata": {}, "status": {"used": {"pods": told}}});
+            let counted = [("pods".to_owned(), Quantity::parse(counted).unwrap())].into_iter().collect();
+            lowers(&serde_json::from_value(quota).unwrap(), &counted)
+        };
+        assert!(lower("3", "2") && !lower("2", "2") && !lower("1", "2"));
     }
 
     #[test]
