@@ -206,12 +206,17 @@ async fn from_pod(session: &Session, args: &Parsed, source: &FileSpec, destinati
     let reader = SyncIoBridge::new(near);
     let (warn, mut warnings) = tokio::sync::mpsc::channel::<String>(16);
     let unpacking = tokio::task::spawn_blocking(move || unpack.run(reader, &warn));
-    let (fetched, ()) = tokio::join!(fetch(session, args, &container, &file, &mut far), async {
+    let fetching = async {
+        let fetched = fetch(session, args, &container, &file, &mut far).await;
+        // However it ended, the reader gets no more.
+        drop(far);
+        fetched
+    };
+    let (fetched, ()) = tokio::join!(fetching, async {
         while let Some(warning) = warnings.recv().await {
             session.complain(warning);
         }
     });
-    drop(far);
     let unpacked = unpacking.await.unwrap_or_else(|_| fail!("the archive could not be read"));
     fetched?;
     unpacked

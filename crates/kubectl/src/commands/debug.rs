@@ -313,7 +313,7 @@ fn is_image(image: &str) -> bool {
 
 /// The debugging container as far as all ways of debugging agree.
 fn container(wishes: &Wishes, name: &str) -> Value {
-    let mut container = json!({"name": name, "image": wishes.image, "terminationMessagePolicy": "File", "resources": {}});
+    let mut container = json!({"name": name, "image": wishes.image, "resources": {}});
     dress(&mut container, wishes);
     container
 }
@@ -409,7 +409,7 @@ async fn in_copy(session: &Session, args: &Parsed, wishes: &Wishes, info: &Info)
             if chosen.is_empty() {
                 chosen = container_name(session, args, &copied)?;
             }
-            let new = json!({"name": chosen, "terminationMessagePolicy": "FallbackToLogsOnError", "resources": {}});
+            let new = json!({"name": chosen, "resources": {}});
             if let Some(containers) = copied["spec"]["containers"].as_array_mut() {
                 containers.push(new);
             }
@@ -418,6 +418,7 @@ async fn in_copy(session: &Session, args: &Parsed, wishes: &Wishes, info: &Info)
     };
     match at {
         Some(at) => {
+            strip(&mut copied, wishes);
             let container = &mut copied["spec"]["containers"][at];
             dress(container, wishes);
             wishes.profile.in_pod(container);
@@ -432,13 +433,11 @@ async fn in_copy(session: &Session, args: &Parsed, wishes: &Wishes, info: &Info)
     Ok((created, chosen))
 }
 
-/// The pod under another name, without what belongs to the original alone.
+/// The pod under another name.
 fn copy(pod: &Value, wishes: &Wishes) -> Value {
     let mut copied = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": wishes.copy_to, "namespace": namespace(pod)}, "spec": pod["spec"]});
-    let keep = &wishes.keep;
-    let legacy = wishes.profile == Profile::Legacy;
-    for (field, kept) in [("labels", keep.labels), ("annotations", keep.annotations)] {
-        if kept && let Some(value) = pod["metadata"].get(field) {
+    for field in ["labels", "annotations"] {
+        if let Some(value) = pod["metadata"].get(field) {
             copied["metadata"][field] = value.clone();
         }
     }
@@ -447,10 +446,7 @@ fn copy(pod: &Value, wishes: &Wishes) -> Value {
     if !wishes.same_node {
         spec.remove("nodeName");
     }
-    if !legacy && !keep.init_containers {
-        spec.remove("initContainers");
-    }
-    if let Some(share) = wishes.share_processes.or_else(|| (!legacy).then_some(true)) {
+    if let Some(share) = wishes.share_processes {
         spec.insert("shareProcessNamespace".to_owned(), share.into());
     }
     for field in ["containers", "initContainers"] {
@@ -459,15 +455,39 @@ fn copy(pod: &Value, wishes: &Wishes) -> Value {
             if let Some(image) = image.cloned() {
                 container["image"] = image.into();
             }
-            let fields = object_at(container, &[]);
-            for (probe, kept) in [("livenessProbe", keep.liveness), ("readinessProbe", keep.readiness), ("startupProbe", keep.startup)] {
-                if !legacy && !kept {
-                    fields.remove(probe);
-                }
-            }
         }
     }
     copied
+}
+
+/// Takes from a copy that is debugged what belongs to the original alone: nothing is to find it by its labels, or to
+/// kill it for a probe.
+fn strip(copied: &mut Value, wishes: &Wishes) {
+    let keep = &wishes.keep;
+    let legacy = wishes.profile == Profile::Legacy;
+    let metadata = object_at(copied, &["metadata"]);
+    if !keep.labels {
+        metadata.remove("labels");
+    }
+    if legacy {
+        return;
+    }
+    if !keep.annotations {
+        metadata.remove("annotations");
+    }
+    let spec = object_at(copied, &["spec"]);
+    if !keep.init_containers {
+        spec.remove("initContainers");
+    }
+    spec.insert("shareProcessNamespace".to_owned(), wishes.share_processes.unwrap_or(true).into());
+    for container in spec.get_mut("containers").and_then(Value::as_array_mut).into_iter().flatten() {
+        let fields = object_at(container, &[]);
+        for (probe, kept) in [("livenessProbe", keep.liveness), ("readinessProbe", keep.readiness), ("startupProbe", keep.startup)] {
+            if !kept {
+                fields.remove(probe);
+            }
+        }
+    }
 }
 
 async fn on_node(session: &Session, args: &Parsed, wishes: &Wishes, info: &Info) -> Result<(Value, String)> {
@@ -483,11 +503,10 @@ async fn on_node(session: &Session, args: &Parsed, wishes: &Wishes, info: &Info)
 }
 
 fn node_pod(wishes: &Wishes, node: &str, container_name: &str, suffix: &str) -> Value {
-    let mut container = container(wishes, container_name);
-    container["terminationMessagePolicy"] = "FallbackToLogsOnError".into();
+    let container = container(wishes, container_name);
     json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": format!("node-debugger-{node}-{suffix}"), "labels": {"app.kubernetes.io/managed-by": "kubectl-debug"}},
+        "metadata": {"name": format!("node-debugger-{node}-{suffix}")},
         "spec": {"containers": [container], "nodeName": node, "restartPolicy": "Never", "tolerations": [{"operator": "Exists"}]},
     })
 }
@@ -567,11 +586,18 @@ mod tests {
             {"name": "main", "image": "old", "livenessProbe": {}, "readinessProbe": {}}], "ephemeralContainers": [{"name": "e"}]}});
         #[track_caller]
         fn check(pod: &Value, line: &str, expected: Value) {
-            assert_eq!(copy(pod, &wished(line)), expected, "{line}");
+            let wishes = wished(line);
+            let mut copied = copy(pod, &wishes);
+            if !wishes.image.is_empty() {
+                strip(&mut copied, &wishes);
+            }
+            assert_eq!(copied, expected, "{line}");
         }
-        check(&pod, "--copy-to=c --profile=general --set-image=*=new", json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "c", "namespace": "a"},
+        check(&pod, "--copy-to=c --set-image=*=new", json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "c", "namespace": "a", "labels": {"x": "y"}},
+            "spec": {"containers": [{"name": "main", "image": "new", "livenessProbe": {}, "readinessProbe": {}}]}}));
+        check(&pod, "--copy-to=c --profile=general --image=i --set-image=*=new", json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "c", "namespace": "a"},
             "spec": {"containers": [{"name": "main", "image": "new"}], "shareProcessNamespace": true}}));
-        check(&pod, "--copy-to=c --profile=general --keep-labels --keep-liveness --same-node --share-processes=false", json!({"apiVersion": "v1", "kind": "Pod",
+        check(&pod, "--copy-to=c --profile=general --image=i --keep-labels --keep-liveness --same-node --share-processes=false", json!({"apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": "c", "namespace": "a", "labels": {"x": "y"}},
             "spec": {"nodeName": "n", "containers": [{"name": "main", "image": "old", "livenessProbe": {}}], "shareProcessNamespace": false}}));
     }

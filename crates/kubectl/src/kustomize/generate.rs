@@ -86,7 +86,7 @@ fn pairs(generator: &Generator, loader: &Loader) -> Result<BTreeMap<String, Vec<
     }
     for literal in &generator.literals {
         let Some((key, value)) = literal.split_once('=').filter(|(key, _)| !key.is_empty()) else {
-            fail!("loading KV pairs: literal sources: [{}]: invalid literal source {literal}, expected key=value", generator.literals.join(" "));
+            fail!("loading KV pairs: literal sources [{}]: invalid literal source {literal}, expected key=value", generator.literals.join(" "));
         };
         found.push((key.to_owned(), value.trim_matches(['"', '\'']).as_bytes().to_vec()));
     }

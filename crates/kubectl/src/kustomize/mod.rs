@@ -72,7 +72,8 @@ pub fn objects(session: &Session, directory: &Path, loading: Loading) -> Result<
 }
 
 fn not_found(directory: &str) -> Error {
-    Error::Message(format!("must build at directory: not a valid directory: evalsymlink failure on '{directory}' : lstat {directory}: no such file or directory"))
+    let whole = std::path::absolute(directory).unwrap_or_else(|_| PathBuf::from(directory));
+    Error::Message(format!("must build at directory: not a valid directory: evalsymlink failure on '{directory}' : lstat {}: no such file or directory", whole.display()))
 }
 
 struct Build<'a> {
@@ -90,8 +91,8 @@ impl Build<'_> {
         let kustomization = self.read(directory)?;
         let mut resources = given;
         for entry in &kustomization.resources {
-            let added = self.resource(directory, entry, within)?;
-            add(&mut resources, added, entry)?;
+            let added = self.resource(directory, entry, within).map_err(|error| recursed(directory, entry, error))?;
+            add(&mut resources, added, directory, entry)?;
         }
         let loader = Loader { directory, loading: self.loading };
         generate::run(&kustomization, &loader, &mut resources)?;
@@ -153,9 +154,12 @@ impl Build<'_> {
         }
         let loader = Loader { directory: base, loading: self.loading };
         let content = loader.read(entry).map_err(|error| {
+            if path.exists() {
+                return Error::Message(format!("accumulating resources: accumulation err='accumulating resources from '{entry}': {}'", error.bare()));
+            }
+            let missing = format!("evalsymlink failure on '{0}' : lstat {0}: no such file or directory", path.display());
             Error::Message(format!(
-                "accumulating resources: accumulation err='accumulating resources from '{entry}': {}': must build at directory: not a valid directory: evalsymlink failure on '{}' : lstat {}: no such file or directory",
-                error.bare(), path.display(), path.display()
+                "accumulating resources: accumulation err='accumulating resources from '{entry}': {missing}': must build at directory: not a valid directory: {missing}"
             ))
         })?;
         let objects = parse_objects(&content).map_err(|error| {
@@ -207,13 +211,30 @@ fn parse_objects(content: &[u8]) -> Result<Vec<Value>> {
     Ok(objects)
 }
 
-fn add(resources: &mut Vec<Resource>, added: Vec<Resource>, from: &str) -> Result {
+/// What goes wrong within a directory is told with the way there.
+fn recursed(base: &Path, entry: &str, error: Error) -> Error {
+    let place = base.join(entry);
+    if !place.is_dir() {
+        return error;
+    }
+    let place = std::fs::canonicalize(&place).unwrap_or(place);
+    Error::Message(format!(
+        "accumulating resources: accumulation err='accumulating resources from '{entry}': '{}' must resolve to a file': {}",
+        place.display(), error.bare()
+    ))
+}
+
+fn add(resources: &mut Vec<Resource>, added: Vec<Resource>, base: &Path, from: &str) -> Result {
     for resource in added {
         if resources.iter().any(|known| known.current() == resource.current()) {
-            fail!(
-                "accumulating resources: accumulation err='merging resources from '{from}': may not add resource with an already registered id: {}'",
-                resource.current()
-            );
+            let twice = format!("may not add resource with an already registered id: {}", resource.current());
+            let place = base.join(from);
+            if place.is_dir() {
+                let place = std::fs::canonicalize(&place).unwrap_or(place);
+                let twice = Error::Message(format!("recursed merging from path '{}': {twice}", place.display()));
+                return Err(recursed(base, from, twice));
+            }
+            fail!("accumulating resources: accumulation err='merging resources from '{from}': {twice}'");
         }
         resources.push(resource);
     }

@@ -36,7 +36,7 @@ fn one(patch: &Patch, loader: &Loader, resources: &mut Vec<Resource>) -> Result 
     };
     let allowed = |option: &str| patch.options.get(option).copied().unwrap_or(false);
     if let Some(operations) = operations(&content) {
-        let Some(target) = &patch.target else { fail!("must specify a target for JSON patch {}", String::from_utf8_lossy(&content).trim()) };
+        let Some(target) = &patch.target else { fail!("must specify a target for JSON patch [patch: {:?}]", String::from_utf8_lossy(&content).trim_end()) };
         for resource in matching(target, resources)? {
             let (id, past) = (resource.current(), resource.object.clone());
             resource.remember();

@@ -89,8 +89,8 @@ impl Resource {
 
     pub fn append_hash(&mut self) {
         if self.hashed {
-            self.remember();
-            crate::commands::create::hash::append(&mut self.object);
+            let suffix = crate::commands::create::hash::suffix(&self.object, "");
+            self.rename(format!("{}-{suffix}", name(&self.object)));
             self.hashed = false;
         }
     }

@@ -21,7 +21,7 @@ fn check(files: &str, expected: &str) {
     Play::new().check(&format!("kustomize {shown}/top"), &expected.replace("ROOT", &shown));
 }
 
-const CONFIG: &str = "=== base/kustomization.yaml\nresources: [all.yaml]\n=== base/all.yaml\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {x: y}\n";
+const CONFIG: &str = "=== base/kustomization.yaml\nresources: [all.yaml]\n=== base/all.yaml\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {x: blue}\n";
 const POD: &str = "=== base/kustomization.yaml
 resources: [pod.yaml]
 configMapGenerator:
@@ -42,7 +42,7 @@ spec:
 fn bases_are_prefixed_labelled_and_annotated() {
     check(
         &format!("{CONFIG}=== top/kustomization.yaml\nresources: [../base]\nnamespace: prod\nnamePrefix: p-\nnameSuffix: -s\nlabels: [{{pairs: {{team: blue}}}}]\ncommonAnnotations: {{note: hello}}\n"),
-        "apiVersion: v1\ndata:\n  x: \"y\"\nkind: ConfigMap\nmetadata:\n  annotations:\n    note: hello\n  labels:\n    team: blue\n  name: p-a-s\n  namespace: prod\n",
+        "apiVersion: v1\ndata:\n  x: blue\nkind: ConfigMap\nmetadata:\n  annotations:\n    note: hello\n  labels:\n    team: blue\n  name: p-a-s\n  namespace: prod\n",
     );
 }
 
@@ -84,7 +84,7 @@ fn patches_merge_replace_and_delete() {
 fn components_change_what_is_there() {
     check(
         &format!("{CONFIG}=== extra/kustomization.yaml\napiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\nnameSuffix: -c\nconfigMapGenerator:\n- name: a\n  behavior: merge\n  literals: [z=1]\n  options: {{disableNameSuffixHash: true}}\n=== top/kustomization.yaml\nresources: [../base]\ncomponents: [../extra]\n"),
-        "apiVersion: v1\ndata:\n  x: \"y\"\n  z: \"1\"\nkind: ConfigMap\nmetadata:\n  name: a-c\n",
+        "apiVersion: v1\ndata:\n  x: blue\n  z: \"1\"\nkind: ConfigMap\nmetadata:\n  name: a-c\n",
     );
 }
 
@@ -95,11 +95,11 @@ fn what_is_wrong_is_named() {
     check("=== top/kustomization.yaml\nvars: []\n", "error: ROOT/top/kustomization.yaml: the field \"vars\" is not supported\n[exit code 1]\n");
     check(
         &format!("{CONFIG}=== top/kustomization.yaml\nresources: [../base, ../base]\n"),
-        "error: accumulating resources: accumulation err='merging resources from '../base': may not add resource with an already registered id: ConfigMap.v1.[noGrp]/a.[noNs]\n[exit code 1]\n",
+        "error: accumulating resources: accumulation err='accumulating resources from '../base': 'ROOT/base' must resolve to a file': recursed merging from path 'ROOT/base': may not add resource with an already registered id: ConfigMap.v1.[noGrp]/a.[noNs]\n[exit code 1]\n",
     );
     check(
         "=== top/kustomization.yaml\nconfigMapGenerator: [{name: a, files: [../secret]}]\n=== secret\nx\n",
         "error: loading KV pairs: file sources: [../secret]: security; file 'ROOT/secret' is not in or below 'ROOT/top'\n[exit code 1]\n",
     );
-    check("=== top/kustomization.yaml\nresources: [../top]\n", "error: cycle detected: candidate root 'ROOT/top' contains visited root 'ROOT/top'\n[exit code 1]\n");
+    check("=== top/kustomization.yaml\nresources: [../top]\n", "error: accumulating resources: accumulation err='accumulating resources from '../top': 'ROOT/top' must resolve to a file': cycle detected: candidate root 'ROOT/top' contains visited root 'ROOT/top'\n[exit code 1]\n");
 }

@@ -189,7 +189,7 @@ fn replicas(kustomization: &Kustomization, resources: &mut [Resource]) -> Result
         }
         if !found {
             fail!(
-                "resource with name {} does not match a config with the following GVK [Deployment.[noVer].[noGrp] ReplicationController.[noVer].[noGrp] ReplicaSet.[noVer].[noGrp] StatefulSet.[noVer].[noGrp]]",
+                "resource with name {} does not match a config with the following GVK [Deployment.[noVer].[noGrp] StatefulSet.[noVer].[noGrp] ReplicaSet.[noVer].[noGrp] ReplicationController.[noVer].[noGrp]]",
                 wanted.name
             );
         }

@@ -8,7 +8,13 @@ use crate::value::{name, set, text};
 
 /// Appends to the name of a config map or secret what its content makes of it.
 pub fn append(object: &mut Value) {
-    let mut hashed = json!({"kind": object["kind"], "name": name(object), "data": object.get("data").cloned().unwrap_or_else(|| json!(""))});
+    let named = format!("{}-{}", name(object), suffix(object, name(object)));
+    set(object, &["metadata", "name"], named.into());
+}
+
+/// What a config map's or secret's content makes of it under that name; kustomizations leave the name out.
+pub fn suffix(object: &Value, named: &str) -> String {
+    let mut hashed = json!({"kind": object["kind"], "name": named, "data": object.get("data").cloned().unwrap_or_else(|| json!(""))});
     match text(object, "/kind") {
         "Secret" => hashed["type"] = text(object, "/type").into(),
         _ => {
@@ -17,8 +23,7 @@ pub fn append(object: &mut Value) {
             }
         }
     }
-    let named = format!("{}-{}", name(object), hash(&hashed));
-    set(object, &["metadata", "name"], named.into());
+    hash(&hashed)
 }
 
 /// Ten characters, none of which makes a word.
