@@ -60,12 +60,17 @@ fn definitions(kind: &Kind) -> Value {
 }
 
 fn row(kind: &Kind, object: Value, include: Include, now: Timestamp) -> Value {
-    let cells = (kind.cells)(&object, now);
-    match include {
-        Include::None => json!({"cells": cells}),
-        Include::Metadata => json!({"cells": cells, "object": partial(object)}),
-        Include::Object => json!({"cells": cells, "object": object}),
+    let mut row = json!({"cells": (kind.cells)(&object, now)});
+    let conditions = (kind.row_conditions)(&object);
+    if !conditions.is_null() {
+        row["conditions"] = conditions;
     }
+    match include {
+        Include::None => {}
+        Include::Metadata => row["object"] = partial(object),
+        Include::Object => row["object"] = object,
+    }
+    row
 }
 
 /// PartialObjectMetadata.

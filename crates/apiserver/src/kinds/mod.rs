@@ -100,6 +100,8 @@ pub struct Kind {
     pub columns: &'static [Column],
     /// One cell per column.
     pub cells: fn(&Value, now: Timestamp) -> Vec<Value>,
+    /// `conditions` of a row: what a printer may leave out. Null: none.
+    pub row_conditions: fn(&Value) -> Value,
     /// Set where several versions share one storage (autoscaling v1/v2, core and events.k8s.io events):
     /// stored objects are of the storage version.
     pub conversion: Option<Conversion>,
@@ -207,6 +209,7 @@ pub const NAMESPACED: Kind = Kind {
     field_value: field_by_path,
     columns: printing::NAME_AND_AGE,
     cells: printing::name_and_age,
+    row_conditions: |_| Value::Null,
     conversion: None,
     graceful_seconds: None,
 };

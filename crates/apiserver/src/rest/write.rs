@@ -123,6 +123,22 @@ fn manager<'a>(call: &'a Call, api_version: &'a str) -> Manager<'a> {
     }
 }
 
+/// Notes down who set which fields, in the version that they spoke.
+fn note_manager(call: &Call, old: Option<&Value>, new: &mut Value) {
+    let api_version = crate::cache::api_version(call.kind);
+    let manager = manager(call, &api_version);
+    if call.kind.conversion.is_none() {
+        return apply::record_update(old, new, &manager, definition(call.store_kind));
+    }
+    let old = old.map(|old| from_storage(call.kind, old.clone()));
+    let mut spoken = from_storage(call.kind, new.clone());
+    apply::record_update(old.as_ref(), &mut spoken, &manager, definition(call.kind));
+    match spoken["metadata"].get("managedFields") {
+        Some(managers) => metadata(new).insert("managedFields".into(), managers.clone()),
+        None => metadata(new).remove("managedFields"),
+    };
+}
+
 fn definition(kind: &Kind) -> &'static api::schema::Definition {
     api::schema::definition(kind.definition).expect("every kind has a schema")
 }
@@ -189,8 +205,7 @@ async fn try_create(call: &Call, mut object: Value, record: bool) -> Result<Opti
         None
     };
     if record {
-        let api_version = crate::cache::api_version(call.kind);
-        apply::record_update(None, &mut object, &manager(call, &api_version), definition(kind));
+        note_manager(call, None, &mut object);
     }
     let mut problems = Problems::default();
     validate_metadata(kind, &object, &mut problems);
@@ -313,8 +328,7 @@ async fn try_change(call: &Call, change: &Change<'_>, entry: &Arc<Entry>) -> Res
         None
     };
     if change.record {
-        let api_version = crate::cache::api_version(call.kind);
-        apply::record_update(Some(&old), &mut new, &manager(call, &api_version), definition(kind));
+        note_manager(call, Some(&old), &mut new);
     }
     let mut problems = Problems::default();
     validate_metadata_update(kind, &new, &old, &mut problems);

@@ -518,3 +518,32 @@ async fn what_the_server_says_of_itself() {
     let events = server.get("/apis/events.k8s.io/v1").await.expect(200);
     assert_eq!(events["resources"][0]["storageVersionHash"], "r2yiGXH7wu8=");
 }
+
+#[tokio::test]
+async fn rows_of_pods_that_are_done_say_so() {
+    let server = TestServer::start().await;
+    server.post(ACCOUNTS, account("default")).await.expect(201);
+    server.post("/api/v1/namespaces/default/pods", pod("a")).await.expect(201);
+    let path = "/api/v1/namespaces/default/pods/a";
+    server.patch(&format!("{path}/status"), "merge", json!({"status": {"phase": "Succeeded"}})).await.expect(200);
+    let table = server.send(&format!("GET {path}"), "accept: application/json;as=Table;v=v1;g=meta.k8s.io", "").await.expect(200);
+    assert_eq!(
+        table["rows"][0]["conditions"],
+        json!([{"type": "Completed", "status": "True", "reason": "Succeeded", "message": "The pod has completed successfully."}])
+    );
+}
+
+#[tokio::test]
+async fn fields_are_owned_in_the_version_that_set_them() {
+    let server = TestServer::start().await;
+    let path = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
+    let scaler = json!({
+        "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+        "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50, "scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"}},
+    });
+    let made = server.post(&format!("{path}?fieldManager=me"), scaler).await.expect(201);
+    let own = &made["metadata"]["managedFields"][0];
+    assert_eq!((&own["manager"], &own["apiVersion"]), (&json!("me"), &json!("autoscaling/v1")));
+    assert_eq!(own["fieldsV1"]["f:spec"]["f:targetCPUUtilizationPercentage"], json!({}));
+    assert_eq!(own["fieldsV1"]["f:spec"].get("f:metrics"), None);
+}

@@ -219,3 +219,15 @@ async fn the_audit_log() {
     assert_eq!(events[2]["responseStatus"]["reason"], "Forbidden");
     assert_eq!(events[2]["requestReceivedTimestamp"].as_str().map(str::len), Some("2026-01-01T00:00:00.000000Z".len()));
 }
+
+#[tokio::test]
+async fn what_is_mandatory_cannot_be_changed() {
+    let server = TestServer::start().await;
+    let refused = server.patch(&format!("{GROUP}/flowschemas/catch-all"), "merge", json!({"spec": {"matchingPrecedence": 9}})).await;
+    assert_eq!(refused.code, 422);
+    assert!(refused.message().ends_with(": spec of 'catch-all' must equal the fixed value"), "{}", refused.message());
+    let level = format!("{GROUP}/prioritylevelconfigurations/exempt");
+    server.patch(&level, "merge", json!({"spec": {"exempt": {"nominalConcurrencyShares": 5}}})).await.expect(200);
+    let refused = server.patch(&level, "merge", json!({"spec": {"type": "Limited", "exempt": null}})).await;
+    assert!(refused.message().contains("spec of 'exempt' except the 'spec.exempt' field must equal the fixed value"), "{}", refused.message());
+}

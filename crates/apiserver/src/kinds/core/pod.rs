@@ -81,6 +81,7 @@ pub static KIND: Kind = Kind {
     ],
     field_value,
     columns: pod_row::COLUMNS,
+    row_conditions: pod_row::conditions,
     cells: pod_row::cells,
     graceful_seconds: Some(graceful_seconds),
     ..NAMESPACED

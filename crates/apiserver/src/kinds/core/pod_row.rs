@@ -1,7 +1,7 @@
 //! A pod's row in a table: what its containers' states sum up to.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::kinds::Column;
 use crate::kinds::cursor::walk;
@@ -42,6 +42,16 @@ pub fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
         printing::text_or(pod, "status.nominatedNodeName", "<none>"),
         readiness_gates(pod).into(),
     ]
+}
+
+/// Pods that are done are marked, so that a client may hide them.
+pub fn conditions(pod: &Value) -> Value {
+    let (reason, message) = match walk(pod, "status.phase").as_str() {
+        Some("Succeeded") => ("Succeeded", "The pod has completed successfully."),
+        Some("Failed") => ("Failed", "The pod failed."),
+        _ => return Value::Null,
+    };
+    json!([{"type": "Completed", "status": "True", "reason": reason, "message": message}])
 }
 
 #[derive(Default)]

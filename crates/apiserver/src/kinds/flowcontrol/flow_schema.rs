@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::flow::built_in;
 use crate::kinds::cursor::walk;
 use crate::kinds::edit::{default_number, object as object_at};
 use crate::kinds::printing::{self, AGE, NAME, text};
@@ -49,6 +50,10 @@ fn validate(object: &Value, problems: &mut Problems) {
     }
     if precedence.int() == 1 && root.at("metadata.name").str() != "exempt" {
         problems.invalid_plain(&precedence, 1, "only the schema named 'exempt' may have matchingPrecedence 1");
+    }
+    let name = root.at("metadata.name").str();
+    if built_in::mandatory_spec(built_in::SCHEMAS, name).is_some_and(|fixed| fixed != object["spec"]) {
+        problems.invalid(&spec, &format!("spec of '{name}' must equal the fixed value"));
     }
     let method = spec.at("distinguisherMethod");
     if method.exists() {

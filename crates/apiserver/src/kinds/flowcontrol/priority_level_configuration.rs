@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::flow::built_in;
 use crate::kinds::cursor::walk;
 use crate::kinds::edit::{default, default_number, inside, object as object_at};
 use crate::kinds::printing::{self, AGE, NAME, text};
@@ -59,6 +60,18 @@ fn defaults(object: &mut Value) {
 fn validate(object: &Value, problems: &mut Problems) {
     let root = Cursor::root(object);
     let spec = root.at("spec");
+    let name = root.at("metadata.name").str();
+    if let Some(mut fixed) = built_in::mandatory_spec(built_in::LEVELS, name) {
+        let lent = name == "exempt";
+        // What the exempt level lends is the administrator's affair.
+        if lent && let Some(exempt) = object["spec"].get("exempt") {
+            fixed["exempt"] = exempt.clone();
+        }
+        let except = if lent { " except the 'spec.exempt' field" } else { "" };
+        if fixed != object["spec"] {
+            problems.invalid(&spec, &format!("spec of '{name}'{except} must equal the fixed value"));
+        }
+    }
     let (kind, limited, exempt) = (spec.at("type"), spec.at("limited"), spec.at("exempt"));
     match kind.str() {
         "Exempt" => {
