@@ -41,7 +41,14 @@ install_build_tools() {
     install_rust
 }
 
-# The newest kubectl here; Debian's package where there is none.
+# `kubectl` from here on: the one of the path, else the one that is built into the given binary.
+use_kubectl() {
+    command -v kubectl >/dev/null 2>&1 && return
+    built_in=$1
+    kubectl() { "$built_in" kubectl "$@"; }
+}
+
+# The tests want the original: the newest one here, or Debian's package.
 install_kubectl() {
     command -v kubectl >/dev/null 2>&1 || install_missing kubectl kubernetes-client
 }

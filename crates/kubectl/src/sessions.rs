@@ -9,7 +9,7 @@ fn a_deployment_comes_and_goes() {
     let play = Play::new();
     play.check("get deployments", "No resources found in default namespace.\n");
     play.check("create deployment web --image=nginx:1.16 --replicas=2", "deployment.apps/web created\n");
-    play.check("create deployment web --image=nginx", "Error from server (AlreadyExists): failed to create deployment: deployments \"web\" already exists\n[exit code 1]\n");
+    play.check("create deployment web --image=nginx", "error: failed to create deployment: deployments \"web\" already exists\n[exit code 1]\n");
     play.check("get deploy", "NAME\nweb\n");
     play.check("get deploy -o wide", "NAME   REPLICAS\nweb    2\n");
     play.check("get deployment/web -o name", "deployment.apps/web\n");
@@ -41,7 +41,7 @@ fn apply_says_what_it_did() {
     play.check_with("apply -f -", &CONFIG.replace("  color: blue\n", "  size: big\n"), "configmap/settings configured\n");
     play.check("get cm settings -o 'jsonpath={.data}'", "{\"size\":\"big\"}");
     play.check_with("delete -f -", CONFIG, "configmap \"settings\" deleted from default namespace\n");
-    play.check_with("apply -f -", "kind: [", "error: error parsing STDIN: error converting YAML to JSON: yaml: line 1: unclosed bracket '['\n[exit code 1]\n");
+    play.check_with("apply -f -", "kind: [", "error: error parsing STDIN: error converting YAML to JSON: yaml: line 1: did not find expected node content\n[exit code 1]\n");
     play.check("apply -f nowhere.yaml", "error: the path \"nowhere.yaml\" does not exist\n[exit code 1]\n");
     play.check_with("create -f - --dry-run=client", CONFIG, "configmap/settings created (dry run)\n");
 }

@@ -1,6 +1,8 @@
 //! `testbed images DIR`: makes the images. `testbed registry DIR ADDRESS`: serves them until it is ended.
 //! `testbed export DIR REPOSITORY TAG ARCHIVE`: writes one as an archive for `coracle image import`.
 //! `testbed machines up [--count N] [FLAGS OF CORACLE]`: a cluster of several machines; `testbed machines down` ends it.
+//! `testbed requests MILLISECONDS ADDRESS...`: asks each address as often as that, and tells how each request went.
+//! `testbed measure PROGRAM ...`: runs it; milliseconds of wall and of CPU, and most MiB resident, on standard output.
 //! `testbed conformance [--results JUNIT] [--list CONFORMANCE_YAML]`: which behaviours the tests show, how those
 //! tests ended, and which behaviours of the list no test shows.
 
@@ -19,6 +21,8 @@ fn main() -> ExitCode {
             testbed::image::export(Path::new(layout), repository, tag, Path::new(archive))
         }
         ["registry", layout, address] => serve(layout, address),
+        ["measure", program, ref words @ ..] => measure(program, words),
+        ["requests", milliseconds, ref addresses @ ..] => requests(milliseconds, addresses),
         ["machines", "up", ref options @ ..] => machines_up(options),
         ["machines", "down"] => testbed::machines::take_down().map(|count| println!("testbed: {count} sets of machines ended")),
         ["conformance", ref options @ ..] => conformance(options),
@@ -46,6 +50,12 @@ fn serve(layout: &str, address: &str) -> std::io::Result<()> {
     })
 }
 
+fn requests(milliseconds: &str, addresses: &[&str]) -> std::io::Result<()> {
+    let every = std::time::Duration::from_millis(milliseconds.parse().map_err(std::io::Error::other)?);
+    let addresses = addresses.iter().map(|address| (*address).to_owned()).collect();
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(testbed::requests::ask(every, addresses))
+}
+
 /// A server and its workers, each in namespaces of its own; they stay until `machines down`.
 fn machines_up(options: &[&str]) -> std::io::Result<()> {
     use testbed::machines::{Machines, OUTSIDE, Plan};
@@ -63,6 +73,20 @@ fn machines_up(options: &[&str]) -> std::io::Result<()> {
     let scratch = machines.leave()?;
     println!("testbed: logs in {}; a client stands outside, at {OUTSIDE}. kubectl is", scratch.display());
     println!("KUBECONFIG={} {}", kubeconfig.display(), line.join(" "));
+    Ok(())
+}
+
+/// What one run of a program costs; what it writes goes nowhere.
+fn measure(program: &str, words: &[&str]) -> std::io::Result<()> {
+    use std::process::{Command, Stdio};
+    let begun = std::time::Instant::now();
+    Command::new(program).args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    let wall = begun.elapsed().as_secs_f64() * 1000.0;
+    // It is the only child there was.
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN)?;
+    let milliseconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 * 1000.0 + time.tv_usec() as f64 / 1000.0;
+    let cpu = milliseconds(usage.user_time()) + milliseconds(usage.system_time());
+    println!("{wall:.1} {cpu:.1} {:.1}", usage.max_rss() as f64 / 1024.0);
     Ok(())
 }
 

@@ -28,6 +28,8 @@ use sheet::{Case, Sheet, Step};
 const SHEETS_AT_ONCE: usize = 4;
 /// What both read is asked for again while a pod changes its state between the two.
 const ATTEMPTS: usize = 6;
+/// How often the cost of a process is measured.
+const COST_RUNS: usize = 5;
 /// A command line that takes longer is ended.
 const PATIENCE_SECONDS: &str = "60";
 
@@ -311,6 +313,9 @@ fn ours_says_what_the_original_says() {
     });
     let results = results.into_inner().expect("no panic held it");
     let with = real.as_ref().map_or_else(|| "what an original once said".to_owned(), |tool| original_version(tool, &sheets[0]));
+    if let Some(real) = &real {
+        costs(&[real, &ours], &sheets[0]);
+    }
     let failures = summary(&results, &with, begun.elapsed().as_secs_f64());
     if cluster.is_none() {
         for sheet in &sheets {
@@ -320,6 +325,18 @@ fn ours_says_what_the_original_says() {
         }
     }
     assert_eq!(failures, 0, "differences that are not listed");
+}
+
+/// What one `get pods` costs as a process, in one run on one cluster.
+fn costs(tools: &[&Tool], sheet: &Sheet) {
+    println!("| kubectl get pods | wall, best of {COST_RUNS} | CPU | most resident |\n| --- | --- | --- | --- |");
+    for tool in tools {
+        let measure = format!("for run in $(seq {COST_RUNS}); do \"$TESTBED\" measure kubectl get pods -n kube-system 2>/dev/null; done");
+        let said = tool.run(sheet, &format!("kubectl get pods -n kube-system >/dev/null 2>&1; {measure}").replace("$TESTBED", env!("CARGO_BIN_EXE_testbed"))).stdout;
+        let runs: Vec<Vec<f64>> = said.lines().map(|line| line.split_whitespace().filter_map(|word| word.parse().ok()).collect()).collect();
+        let least = |at: usize| runs.iter().filter_map(|run| run.get(at)).copied().fold(f64::INFINITY, f64::min);
+        println!("| {} | {:.1} ms | {:.1} ms | {:.1} MiB |", tool.name, least(0), least(1), least(2));
+    }
 }
 
 fn original_version(tool: &Tool, sheet: &Sheet) -> String {

@@ -48,11 +48,19 @@ pub fn run(matches: &ArgMatches, arguments: &[String]) -> Result<(), String> {
     let path = kubeconfig::merge(&instance.admin_kubeconfig(), &context)?;
     say(&format!("\nContext \"{context}\" is now current in {}.\n", path.display()));
     say("Next:");
-    say("  kubectl get nodes");
-    say("  kubectl create deployment web --image=nginx");
+    let kubectl = if on_path("kubectl") { "kubectl" } else { "coracle kubectl" };
+    say(&format!("  {kubectl} get nodes"));
+    say(&format!("  {kubectl} create deployment web --image=nginx"));
+    if let (false, Ok(binary)) = (on_path("kubectl"), std::env::current_exe()) {
+        say(&format!("  ln -s {} /usr/local/bin/kubectl      the built-in client under its usual name", binary.display()));
+    }
     say("  coracle status      what runs");
     say("  coracle down        stop it (--purge also forgets its data)");
     Ok(())
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
 }
 
 struct Server<'a> {

@@ -64,6 +64,11 @@ pub static OPTIONS: Command = Command {
 };
 
 const CLIENT: &str = "v1.35.0";
+/// Set where a release is built.
+const COMMIT: &str = match option_env!("CORACLE_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
 const KUSTOMIZE: &str = "v5.7.1";
 
 async fn version(session: &Session, args: &Parsed) -> Result {
@@ -71,7 +76,7 @@ async fn version(session: &Session, args: &Parsed) -> Result {
         fail!("extra arguments: [{}]", args.args.join(" "));
     }
     let mut answer = json!({
-        "clientVersion": {"major": "1", "minor": "35", "gitVersion": CLIENT, "gitTreeState": "clean", "compiler": "rustc", "platform": format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" })},
+        "clientVersion": {"major": "1", "minor": "35", "gitVersion": CLIENT, "gitCommit": COMMIT, "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc", "platform": format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" })},
         "kustomizeVersion": KUSTOMIZE,
     });
     let server = if args.is_set("client") { None } else { Some(session.get(Url::new("/version")).await) };

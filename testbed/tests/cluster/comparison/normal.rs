@@ -57,7 +57,7 @@ static OWN: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         (r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d ... \d{4} \d\d:\d\d:\d\d [+-]\d{4}", "TIME"),
         (r#"(?i)(resource ?version"?:\s*"?)\d+"#, "${1}N"),
         (r"\b(\w[\w.-]*)-[bcdfghjklmnpqrstvwxz2456789]{5}\b", "$1-xxxxx"),
-        (r"\b10\.1[45][23]\.\d+\.\d+", "ADDRESS"),
+        (r"\b10\.\d+\.\d+\.\d+", "ADDRESS"),
         (r"(containerd|coracle)://[0-9a-f]{64}", "$1://ID"),
         (r"\b3[012]\d{3}\b", "NODEPORT"),
         (r"resource version to be \d+, was \d+", "resource version to be N, was N"),

@@ -141,6 +141,8 @@ pub async fn post(session: &Session, args: &Parsed, info: &mut Info, dry_run: Dr
         .with_filled("dryRun", dry_run.query())
         .with_filled("fieldManager", args.text("field-manager"))
         .with("fieldValidation", validation(args)?);
+    // What is made anew has no version yet, whatever the manifest was written down from.
+    object_at(&mut info.object, &["metadata"]).remove("resourceVersion");
     info.object = session.post(url, &info.object).await?;
     let name = crate::value::name(&info.object).to_owned();
     info.name = name;
