@@ -8,4 +8,5 @@ pub mod conformance;
 pub mod image;
 pub mod machines;
 pub mod registry;
+pub mod requests;
 pub mod session;

@@ -17,6 +17,7 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::cluster::{coracle, kubectls, target};
@@ -77,7 +78,8 @@ impl Namespaces {
         let script = format!("set -e; mount -t tmpfs tmpfs /run; hostname {name}; ip link set lo up; {set_up}; echo ready; set +e; {live}");
         let mut command = Command::new("unshare");
         command.args(["--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", &script, name]);
-        command.stdin(if stay { Stdio::null() } else { Stdio::piped() }).stdout(Stdio::piped());
+        // It complains of its signal mask when the first process is killed.
+        command.stdin(if stay { Stdio::null() } else { Stdio::piped() }).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn()?;
         let life = child.stdin.take();
         let mut line = String::new();
@@ -426,6 +428,33 @@ impl Machines {
         self.outside.network_command(program, arguments)
     }
 
+    /// Asks port `port` of every machine from outside, `every` so often, and counts.
+    pub fn requests(&self, every: Duration, port: u16) -> io::Result<Requests> {
+        let testbed = target().join("debug/testbed");
+        let addresses = self.machines.iter().map(|machine| format!("{}:{port}", machine.address));
+        let mut child = self
+            .outside
+            .command(&testbed)
+            .args(["requests", &every.as_millis().to_string()])
+            .args(addresses)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = child.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
+        let made: Arc<Mutex<Vec<Request>>> = Arc::default();
+        let noted = made.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if let Some(request) = Request::parse(&line)
+                    && let Ok(mut noted) = noted.lock()
+                {
+                    noted.push(request);
+                }
+            }
+        });
+        Ok(Requests { child, made })
+    }
+
     /// A kubectl command, run outside, at the first server that is on.
     pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
         let at = self.machines.iter().find(|machine| machine.is_server && machine.is_on()).map_or(0, |machine| machine.index);
@@ -507,6 +536,46 @@ impl Machines {
         let scratch = self.scratch.clone();
         std::mem::forget(self);
         Ok(scratch)
+    }
+}
+
+/// One request of the client outside.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Milliseconds since 1970.
+    pub at: u64,
+    /// The index of the machine that was asked.
+    pub machine: usize,
+    pub ok: bool,
+}
+
+impl Request {
+    fn parse(line: &str) -> Option<Request> {
+        let mut words = line.split(' ');
+        let at = words.next()?.parse().ok()?;
+        let machine = words.next()?.parse().ok()?;
+        Some(Request { at, machine, ok: words.next()? == "ok" })
+    }
+}
+
+/// A client that goes on asking until it is dropped.
+pub struct Requests {
+    child: Child,
+    made: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Requests {
+    pub fn so_far(&self) -> Vec<Request> {
+        self.made.lock().map(|made| made.clone()).unwrap_or_default()
+    }
+}
+
+impl Drop for Requests {
+    fn drop(&mut self) {
+        if let Ok(pid) = first_child(self.child.id()) {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+        let _ = self.child.wait();
     }
 }
 

@@ -48,6 +48,7 @@ pub fn security_context(pod: &Pod, container: &Container, profile_root: &Path) -
         masked_paths: unmasked.then(Vec::new),
         readonly_paths: unmasked.then(Vec::new),
         namespaces: namespaces(pod),
+        process_target: String::new(),
     }
 }
 

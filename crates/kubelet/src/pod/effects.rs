@@ -458,7 +458,13 @@ impl Start<'_> {
             };
             config::container_config(self.pod, self.definition, self.attempt, &image, environment, &places)
         };
-        let config = config.map_err(|message| problem("CreateContainerConfigError", message))?;
+        let mut config = config.map_err(|message| problem("CreateContainerConfigError", message))?;
+        if let Some(target) = spec::ephemeral_target(self.pod, name) {
+            let found = self.running(target).await;
+            config.security_context.process_target = found.ok_or_else(|| {
+                problem("CreateContainerError", format!("unable to find target container \"{target}\""))
+            })?;
+        }
         let _ = std::fs::create_dir_all(agent.pod_log_directory(self.pod).join(name));
         let id = agent
             .runtime
@@ -484,6 +490,18 @@ impl Start<'_> {
             image_id: status.as_ref().map(|status| status.image_ref.clone()).unwrap_or_else(|| self.image_id.to_owned()),
             started_at: status.and_then(|status| moment(status.started_at)).unwrap_or_else(|| agent.clock.now()),
         })
+    }
+
+    /// The id of a container of the pod that runs.
+    async fn running(&self, name: &str) -> Option<String> {
+        let containers = self.context.agent.runtime.list_containers().await.unwrap_or_default();
+        let uid = spec::uid(self.pod);
+        let found = containers.into_iter().find(|it| {
+            it.state == ContainerState::Running
+                && it.metadata.name == name
+                && it.labels.get(config::POD_UID_LABEL).is_some_and(|own| own == uid)
+        });
+        found.map(|it| it.id)
     }
 
     async fn environment(&self, waker: &Waker, ips: &[String]) -> Result<Vec<(String, String)>, String> {

@@ -79,6 +79,12 @@ pub fn container(pod: &Pod, name: &str) -> Option<(Role, Container)> {
     containers(pod).into_iter().find(|(_, container)| container.name == name)
 }
 
+/// The container into whose processes an ephemeral one looks.
+pub fn ephemeral_target<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+    let ephemeral = pod.spec.as_ref()?.ephemeral_containers.as_ref()?.iter().find(|container| container.name == name)?;
+    ephemeral.target_container_name.as_deref().filter(|target| !target.is_empty())
+}
+
 /// An ephemeral container has all of a container's fields, and one more.
 fn as_container(ephemeral: &EphemeralContainer) -> Container {
     let from = ephemeral.clone();

@@ -1,7 +1,8 @@
 //! Brings a pod's status to the API: at once when idle, the newest only when behind, and the deletion after it.
 //!
 //! Invariant: what is written last is what the machine said last; a pod that was replaced by another of the same
-//! name is never written to (every write names the UID).
+//! name is never written to (every write names the UID). Where somebody else judged a condition otherwise (a node that
+//! was taken for dead has its pods marked unready), the machine's word is written again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ const RETRY_LONGEST: Duration = Duration::from_secs(10);
 struct Wanted {
     status: Option<Arc<PodStatus>>,
     delete: bool,
+    /// The pod as the API had it last.
+    seen: Option<Arc<Pod>>,
 }
 
 pub struct StatusWriter {
@@ -46,6 +49,11 @@ impl StatusWriter {
         self.wanted.send_modify(|wanted| wanted.status = Some(Arc::new(status)));
     }
 
+    /// The API has the pod so now.
+    pub fn seen(&self, pod: &Arc<Pod>) {
+        self.wanted.send_modify(|wanted| wanted.seen = Some(pod.clone()));
+    }
+
     pub fn delete(&self) {
         self.wanted.send_modify(|wanted| wanted.delete = true);
     }
@@ -53,6 +61,7 @@ impl StatusWriter {
 
 async fn write_all(rest: Rest, key: ObjectKey, uid: String, base: PodStatus, mut changes: watch::Receiver<Wanted>) {
     let mut written = to_map(&base);
+    let mut version = 0;
     let mut delay = RETRY_FIRST;
     let mut failed = false;
     loop {
@@ -60,7 +69,14 @@ async fn write_all(rest: Rest, key: ObjectKey, uid: String, base: PodStatus, mut
             return;
         }
         let wanted = changes.borrow_and_update().clone();
-        match bring(&rest, &key, &uid, &mut written, &wanted).await {
+        if let (Some(status), Some(seen)) = (&wanted.status, &wanted.seen)
+            && version_of(seen) > version
+            && let Some(found) = &seen.status
+            && judged_otherwise(found, status)
+        {
+            written = to_map(found);
+        }
+        match bring(&rest, &key, &uid, (&mut written, &mut version), &wanted).await {
             Ok(true) => {
                 failed = false;
                 delay = RETRY_FIRST;
@@ -77,14 +93,23 @@ async fn write_all(rest: Rest, key: ObjectKey, uid: String, base: PodStatus, mut
 }
 
 /// False once the pod does not exist any more.
-async fn bring(rest: &Rest, key: &ObjectKey, uid: &str, written: &mut Map<String, Value>, wanted: &Wanted) -> Result<bool, client::Error> {
+async fn bring(
+    rest: &Rest,
+    key: &ObjectKey,
+    uid: &str,
+    (written, version): (&mut Map<String, Value>, &mut u64),
+    wanted: &Wanted,
+) -> Result<bool, client::Error> {
     if let Some(status) = &wanted.status {
         let next = to_map(status);
         let patch = difference(written, &next);
         if !patch.is_empty() {
             let body = json!({"metadata": {"uid": uid}, "status": patch});
             match rest.patch::<Pod>(key, &Patch::Strategic(body), "status").await {
-                Ok(_) => *written = next,
+                Ok(pod) => {
+                    *written = next;
+                    *version = version_of(&pod);
+                }
                 Err(error) if is_gone(&error) => return Ok(false),
                 Err(error) if error_kind(&error) == ErrorKind::Invalid => {
                     // Repeating it would not help, and the next status may be fine.
@@ -104,6 +129,20 @@ async fn bring(rest: &Rest, key: &ObjectKey, uid: &str, written: &mut Map<String
         };
     }
     Ok(true)
+}
+
+/// Versions of one server are numbers, and the later is the larger.
+fn version_of(pod: &Pod) -> u64 {
+    pod.metadata.resource_version.as_ref().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// Whether a condition that the machine tells of is not so, or not there, in what the API has.
+fn judged_otherwise(found: &PodStatus, wanted: &PodStatus) -> bool {
+    let of = |status: &PodStatus| -> BTreeMap<String, String> {
+        status.conditions.iter().flatten().map(|condition| (condition.type_.clone(), condition.status.clone())).collect()
+    };
+    let found = of(found);
+    of(wanted).iter().any(|(type_, status)| found.get(type_) != Some(status))
 }
 
 /// Gone, or replaced by a namesake.
@@ -190,6 +229,17 @@ mod tests {
     fn check(old: Value, new: Value, expected: Value) {
         let map = |value: Value| value.as_object().cloned().unwrap_or_default();
         assert_eq!(Value::Object(difference(&map(old), &map(new))), expected);
+    }
+
+    #[test]
+    fn a_foreign_judgement_is_noticed() {
+        let status = |conditions: Value| -> PodStatus { serde_json::from_value(json!({"conditions": conditions})).unwrap() };
+        let ready = status(json!([{"type": "Ready", "status": "True"}]));
+        let marked = status(json!([{"type": "Ready", "status": "False"}]));
+        let gated = status(json!([{"type": "Ready", "status": "True"}, {"type": "Gate", "status": "True"}]));
+        assert!(judged_otherwise(&marked, &ready));
+        assert!(judged_otherwise(&status(json!([])), &ready));
+        assert!(!judged_otherwise(&gated, &ready), "what others add is theirs");
     }
 
     #[test]
