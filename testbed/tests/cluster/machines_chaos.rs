@@ -1,0 +1,221 @@
+//! Random kills and partitions from a seed, on machines of their own kernel namespaces, with a client that counts.
+//!
+//! `CORACLE_CHAOS_SECONDS` is how long it goes on (30 by default), `CORACLE_SEED` which run it is.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use testbed::machines::{Machines, Plan, Request};
+
+use crate::machines::{machines, web};
+
+const PORT: u16 = 30080;
+const EVERY: Duration = Duration::from_millis(100);
+/// After the last fault is mended everything must be as wanted within this.
+const CONVERGED_WITHIN: Duration = Duration::from_secs(90);
+
+/// Three with a name each; what they run is found among the host's processes.
+const DATABASE: &str = r#"
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  serviceName: db
+  replicas: 3
+  podManagementPolicy: Parallel
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      tolerations:
+      - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 2}
+      - {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 2}
+      containers:
+      - name: main
+        image: busybox:1.35
+        command: [sh, -c, "n=${HOSTNAME##*-}; exec sleep 7137$n"]
+"#;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    /// Server or agent is killed; pods go on.
+    Process,
+    /// Everything on the machine ends.
+    Power,
+    /// The plug is pulled.
+    Network,
+}
+
+struct Random(u64);
+
+impl Random {
+    /// splitmix64
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+struct Row {
+    faults: Vec<(usize, Fault)>,
+    held: Duration,
+    converged: Duration,
+    from: u64,
+    until: u64,
+}
+
+fn setting(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+#[test]
+fn random_kills_and_partitions() {
+    let flags = "--node-monitor-grace-period 5s --node-lease-duration 4s";
+    let Some(mut machines) = machines(Plan::of(3).flags(flags)) else { return };
+    let seed = setting("CORACLE_SEED", 1);
+    let mut random = Random(seed);
+    machines.apply(&(web(6) + "---" + DATABASE));
+    machines.kubectl("rollout status deployment/web --timeout=60s");
+    machines.kubectl("rollout status statefulset/db --timeout=60s");
+    let client = machines.requests(EVERY, PORT).expect("the client starts");
+    let end = Instant::now() + Duration::from_secs(setting("CORACLE_CHAOS_SECONDS", 30));
+    let mut rows: Vec<Row> = Vec::new();
+    let mut written = 0;
+    while Instant::now() < end {
+        let row = round(&mut machines, &mut random, seed, &mut written);
+        eprintln!("{:?} held {:.1} s, converged after {:.1} s", row.faults, row.held.as_secs_f64(), row.converged.as_secs_f64());
+        rows.push(row);
+    }
+    let maps = machines.kubectl("get configmaps -l chaos=yes -o name");
+    assert_eq!(maps.lines().count(), written, "seed {seed}: an acknowledged write is lost");
+    let requests = client.so_far();
+    drop(client);
+    eprintln!("seed {seed}\n{}", table(&rows, &requests));
+    let calm = |request: &&Request| !rows.iter().any(|row| (row.from..=row.until).contains(&request.at));
+    let failed: Vec<&Request> = requests.iter().filter(calm).filter(|request| !request.ok).collect();
+    assert!(failed.is_empty(), "seed {seed}: requests failed while nothing was wrong: {failed:?}");
+    assert!(requests.iter().any(|request| request.ok), "seed {seed}: the client must have been answered");
+}
+
+/// One or two faults, held for a while, mended, and waited for.
+fn round(machines: &mut Machines, random: &mut Random, seed: u64, written: &mut usize) -> Row {
+    std::thread::sleep(Duration::from_millis(500 + random.below(1500)));
+    let name = format!("map-{written}");
+    machines.kubectl(&format!("create configmap {name}"));
+    machines.kubectl(&format!("label configmap {name} chaos=yes"));
+    *written += 1;
+
+    let count = if random.below(4) == 0 { 2 } else { 1 };
+    let first = random.below(3) as usize;
+    let mut faults = Vec::new();
+    for index in 0..count {
+        let machine = (first + index) % 3;
+        let fault = [Fault::Process, Fault::Power, Fault::Network][random.below(3) as usize];
+        faults.push((machine, fault));
+    }
+    let held = Duration::from_millis(500 + random.below(11_500));
+    let from = now();
+    for (machine, fault) in &faults {
+        match fault {
+            Fault::Process => machines.kill_coracle(*machine).expect("is killed"),
+            Fault::Power => machines.cut_power(*machine),
+            Fault::Network => machines.cut_network(*machine),
+        }
+    }
+    let mend_at = Instant::now() + held;
+    while Instant::now() < mend_at {
+        nobody_is_doubled(seed, &faults);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    for (machine, fault) in &faults {
+        match fault {
+            Fault::Process => machines.start_coracle(*machine).expect("starts"),
+            Fault::Power => machines.boot(*machine).expect("boots"),
+            Fault::Network => machines.heal_network(*machine),
+        }
+    }
+    let mended = Instant::now();
+    while !is_as_wanted(machines) {
+        nobody_is_doubled(seed, &faults);
+        assert!(
+            mended.elapsed() < CONVERGED_WITHIN,
+            "seed {seed}: not as wanted {CONVERGED_WITHIN:?} after {faults:?}\n{}\n{}",
+            machines.kubectl("get nodes,pods,endpointslices -o wide"),
+            machines.logs()
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Row { faults, held, converged: mended.elapsed(), from, until: now() + 1000 }
+}
+
+/// Every name of the StatefulSet runs once at most, whatever anybody believes of a node that is cut off.
+fn nobody_is_doubled(seed: u64, faults: &[(usize, Fault)]) {
+    for ordinal in 0..3 {
+        let output = Command::new("pgrep").args(["-fxc", &format!("sleep 7137{ordinal}")]).output().expect("pgrep runs");
+        let count = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        assert!(matches!(count.as_str(), "0" | "1"), "seed {seed}: db-{ordinal} runs {count} times after {faults:?}");
+    }
+}
+
+fn is_as_wanted(machines: &Machines) -> bool {
+    let told = |arguments: &[&str]| {
+        let output = machines.kubectl_command(arguments).arg("--request-timeout=3s").output();
+        output.ok().filter(|output| output.status.success()).map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let ready = "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}";
+    told(&["get", "nodes", "-o", ready]).as_deref() == Some("True True True")
+        && told(&["get", "deployment,statefulset", "-o", "jsonpath={.items[*].status.readyReplicas}"]).as_deref() == Some("6 3")
+        && told(&["get", "pods", "-o", "jsonpath={.items[*].metadata.deletionTimestamp}"]).as_deref() == Some("")
+        && told(&["get", "nodes", "-o", "jsonpath={.items[*].spec.taints}"]).as_deref() == Some("")
+}
+
+/// Per kind of fault: how often, how fast it was over, and what the client saw at the machines that were not hit.
+fn table(rows: &[Row], requests: &[Request]) -> String {
+    #[derive(Default)]
+    struct Sum {
+        rounds: u32,
+        converged: Vec<f64>,
+        asked: u64,
+        failed: u64,
+        worst: f64,
+    }
+    let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
+    for row in rows {
+        let name = |(machine, fault): &(usize, Fault)| format!("{} {fault:?}", if *machine == 0 { "server" } else { "worker" });
+        let names: Vec<String> = row.faults.iter().map(name).collect();
+        let sum = sums.entry(names.join(" + ").to_lowercase()).or_default();
+        sum.rounds += 1;
+        sum.converged.push(row.converged.as_secs_f64());
+        let hit: Vec<usize> = row.faults.iter().map(|(machine, _)| *machine).collect();
+        let of_round = requests.iter().filter(|it| (row.from..=row.until).contains(&it.at) && !hit.contains(&it.machine));
+        let failed: Vec<u64> = of_round.clone().filter(|it| !it.ok).map(|it| it.at).collect();
+        sum.asked += of_round.count() as u64;
+        sum.failed += failed.len() as u64;
+        let last = failed.iter().max().map_or(0.0, |at| (at - row.from) as f64 / 1000.0);
+        sum.worst = sum.worst.max(last);
+    }
+    let mut text = format!(
+        "{:<34} {:>6} {:>12} {:>12} {:>9} {:>8} {:>14}\n",
+        "fault", "rounds", "converged p50", "worst (s)", "requests", "failed", "last failed (s)"
+    );
+    for (name, mut sum) in sums {
+        sum.converged.sort_by(f64::total_cmp);
+        let median = sum.converged[sum.converged.len() / 2];
+        let worst = sum.converged.last().copied().unwrap_or_default();
+        text += &format!(
+            "{name:<34} {:>6} {median:>12.1} {worst:>12.1} {:>9} {:>8} {:>14.1}\n",
+            sum.rounds, sum.asked, sum.failed, sum.worst
+        );
+    }
+    let failed = requests.iter().filter(|it| !it.ok).count();
+    text + &format!("all requests {}, failed {failed} (also those to machines that were down or cut off)\n", requests.len())
+}
