@@ -47,7 +47,7 @@ spec: {terminationGracePeriodSeconds: 0, containers: [{name: main, image: "busyb
 apiVersion: v1
 kind: Pod
 metadata: {name: killed}
-spec: {terminationGracePeriodSeconds: 0, containers: [{name: main, image: "busybox:1.35", command: [sh, -c, "kill -SEGV $$$$"]}]}
+spec: {terminationGracePeriodSeconds: 0, containers: [{name: main, image: "busybox:1.35", command: [sh, -c, exit 139]}]}
 ---
 apiVersion: v1
 kind: Pod

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::{head, labels_and_annotations};
-use crate::value::{plain, text};
+use super::labels_and_annotations;
+use crate::value::{name, namespace, plain, text};
 
 pub fn generic(object: &Value) -> String {
-    let mut out = head(object) + &labels_and_annotations(object);
+    let mut out = format!("Name:\t{}\nNamespace:\t{}\n", name(object), namespace(object)) + &labels_and_annotations(object);
     out += &format!("API Version:\t{}\nKind:\t{}\n", text(object, "/apiVersion"), text(object, "/kind"));
     let mut rest = object.clone();
     if let Some(fields) = rest.as_object_mut() {

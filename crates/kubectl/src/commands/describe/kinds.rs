@@ -163,8 +163,10 @@ pub async fn service(session: &Session, info: &Info) -> String {
     let mut out = head(object) + &labels_and_annotations(object);
     out += &format!("Selector:\t{}\nType:\t{}\n", pairs(object, "/spec/selector", "<none>"), text(object, "/spec/type"));
     if !text(object, "/spec/ipFamilyPolicy").is_empty() {
-        out += &format!("IP Family Policy:\t{}\nIP Families:\t{}\n", text(object, "/spec/ipFamilyPolicy"), words("/spec/ipFamilies"));
+        out += &format!("IP Family Policy:\t{}\n", text(object, "/spec/ipFamilyPolicy"));
     }
+    let families = words("/spec/ipFamilies");
+    out += &format!("IP Families:\t{}\n", if families.is_empty() { "<none>".to_owned() } else { families });
     out += &format!("IP:\t{}\nIPs:\t{}\n", text(object, "/spec/clusterIP"), if words("/spec/clusterIPs").is_empty() { "<none>".to_owned() } else { words("/spec/clusterIPs") });
     if !list(object, "/spec/externalIPs").is_empty() {
         out += &format!("External IPs:\t{}\n", words("/spec/externalIPs"));
@@ -230,15 +232,23 @@ pub async fn node(session: &Session, info: &Info) -> String {
     let mut out = format!("Name:\t{}\nRoles:\t{}\n", info.name, if roles.is_empty() { "<none>".to_owned() } else { roles.join(",") });
     out += &labels_and_annotations(object);
     out += &format!("CreationTimestamp:\t{}\n", rfc1123(text(object, "/metadata/creationTimestamp")));
-    let taints: Vec<String> = list(object, "/spec/taints").iter().map(|taint| {
+    let mut sorted: Vec<&Value> = list(object, "/spec/taints").iter().collect();
+    sorted.sort_by_key(|taint| (text(taint, "/effect"), text(taint, "/key")));
+    let taints: Vec<String> = sorted.into_iter().map(|taint| {
         let value = text(taint, "/value");
         format!("{}{}{value}:{}", text(taint, "/key"), if value.is_empty() { "" } else { "=" }, text(taint, "/effect"))
     }).collect();
     out += &format!("Taints:\t{}\nUnschedulable:\t{}\n", if taints.is_empty() { "<none>".to_owned() } else { taints.join("\n\t") }, flag(object, "/spec/unschedulable"));
-    if let Ok(lease) = session.get(Url::new(format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}", info.name))).await {
+    let lease = session.get(Url::new(format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}", info.name))).await;
+    if let Err(error) = &lease {
+        out += &format!("Lease:\tFailed to get lease: {}\n", error.bare());
+    }
+    if let Ok(lease) = lease {
         out += &format!("Lease:\n  HolderIdentity:\t{}\n  AcquireTime:\t{}\n  RenewTime:\t{}\n", text(&lease, "/spec/holderIdentity"), rfc1123(text(&lease, "/spec/acquireTime")), rfc1123(text(&lease, "/spec/renewTime")));
     }
-    out += "Conditions:\n  Type\tStatus\tLastHeartbeatTime\tLastTransitionTime\tReason\tMessage\n  ----\t------\t-----------------\t------------------\t------\t-------\n";
+    if !list(object, "/status/conditions").is_empty() {
+        out += "Conditions:\n  Type\tStatus\tLastHeartbeatTime\tLastTransitionTime\tReason\tMessage\n  ----\t------\t-----------------\t------------------\t------\t-------\n";
+    }
     for condition in list(object, "/status/conditions") {
         out += &format!("  {} \t{} \t{} \t{} \t{} \t{}\n", text(condition, "/type"), text(condition, "/status"), rfc1123(text(condition, "/lastHeartbeatTime")), rfc1123(text(condition, "/lastTransitionTime")), text(condition, "/reason"), text(condition, "/message"));
     }
@@ -247,7 +257,9 @@ pub async fn node(session: &Session, info: &Info) -> String {
         out += &format!("  {}:\t{}\n", text(address, "/type"), text(address, "/address"));
     }
     for (title, pointer) in [("Capacity", "/status/capacity"), ("Allocatable", "/status/allocatable")] {
-        out += &format!("{title}:\n");
+        if map(object, pointer).next().is_some() {
+            out += &format!("{title}:\n");
+        }
         for (resource, quantity) in map(object, pointer) {
             out += &format!("  {resource}:\t{}\n", plain(quantity));
         }

@@ -259,10 +259,6 @@ fn variable_value(variable: &Value, container: &Value, pod: Option<&Value>) -> S
 
 /// What a downward field of the pod's metadata says.
 fn field_value(pod: &Value, path: &str) -> String {
-    if let Some((map, key)) = path.strip_suffix("']").and_then(|path| path.split_once("['")) {
-        let pointer = format!("/{}/{}", map.replace('.', "/"), key.replace('~', "~0").replace('/', "~1"));
-        return text(pod, &pointer).to_owned();
-    }
     match path {
         "metadata.name" | "metadata.namespace" | "metadata.uid" => text(pod, &format!("/{}", path.replace('.', "/"))).to_owned(),
         _ => String::new(),

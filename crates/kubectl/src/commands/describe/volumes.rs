@@ -141,7 +141,7 @@ pub fn source(volume: &Value) -> String {
         }
         line("ReadOnly", flag(found, "/readOnly").to_string());
         let attributes: Vec<String> = map(found, "/volumeAttributes").map(|(key, value)| format!("{key}={}", plain(value))).collect();
-        let shown = if attributes.is_empty() { "<none>".to_owned() } else { attributes.join("\n        \t    ") };
+        let shown = if attributes.is_empty() { "<none>".to_owned() } else { format!("    {}", attributes.join("\n        \t    ")) };
         line("VolumeAttributes", shown);
     } else if let Some(found) = volume.get("fc") {
         let names: Vec<String> = list(found, "/targetWWNs").iter().map(plain).collect();
