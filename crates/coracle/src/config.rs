@@ -52,6 +52,8 @@ const SETTINGS: &[Setting] = &[
     value("cluster-domain", "cluster.local", "Domain of the cluster"),
     value("service-node-port-range", "30000-32767", "Ports for NodePort Services"),
     Setting { name: "nodeport-addresses", default: "", help: "CIDRs of the node addresses that serve NodePorts (default: all)", kind: SettingKind::List },
+    value("cni-conf-dir", "/etc/cni/net.d", "Where CNI configurations are; with one, its plugins make pods' networks"),
+    Setting { name: "cni-bin-dir", default: "/opt/cni/bin,/usr/lib/cni", help: "Where CNI plugins are", kind: SettingKind::List },
     Setting { name: "load-balancer-pool", default: "", help: "Addresses for Services of type LoadBalancer, CIDRs or FIRST-LAST (default: the nodes' own)", kind: SettingKind::List },
     value("kubelet-port", "10250", "Port of the kubelet's API"),
     value("max-pods", "110", "Pods that this node takes at most"),
@@ -99,6 +101,8 @@ pub struct Config {
     pub cluster_domain: String,
     pub node_ports: (u16, u16),
     pub nodeport_addresses: Vec<IpNet>,
+    pub cni_conf_dir: PathBuf,
+    pub cni_bin_dirs: Vec<PathBuf>,
     pub load_balancer_pool: Option<AddressPool>,
     pub network_backend: NetworkBackend,
     /// The number of the cluster's VXLAN; follows from its CA.
@@ -161,7 +165,10 @@ pub fn arguments(command: Command) -> Command {
         command.arg(match setting.kind {
             SettingKind::Value if setting.default.is_empty() => arg.value_name("VALUE"),
             SettingKind::Value => arg.value_name("VALUE").default_value(setting.default),
-            SettingKind::List => arg.value_name("VALUE").action(ArgAction::Append).value_delimiter(','),
+            SettingKind::List => {
+                let arg = arg.value_name("VALUE").action(ArgAction::Append).value_delimiter(',');
+                if setting.default.is_empty() { arg } else { arg.default_value(setting.default) }
+            }
             SettingKind::Switch => arg.action(ArgAction::SetTrue),
         })
     })
@@ -263,6 +270,8 @@ fn check(values: &BTreeMap<&str, Vec<String>>) -> Result<Config, String> {
             .iter()
             .map(|text| parse("nodeport-addresses", text))
             .collect::<Result<_, _>>()?,
+        cni_conf_dir: one("cni-conf-dir").into(),
+        cni_bin_dirs: many("cni-bin-dir").iter().map(PathBuf::from).collect(),
         load_balancer_pool: address_pool(&many("load-balancer-pool"))?,
         network_backend: parse("network-backend", one("network-backend"))?,
         vxlan_id: 1,

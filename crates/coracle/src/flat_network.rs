@@ -16,6 +16,7 @@ use std::time::Duration;
 use client::{Change, Informer, ObjectKey};
 use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::api::core::v1::Node;
+use net::cni::Cni;
 use net::overlay::{self, Backend, Overlay, OverlayConfig, Peer};
 use net::pod_network::{BridgeConfig, BridgeNetwork};
 use runtime::cri::RuntimeService;
@@ -43,7 +44,12 @@ pub struct FlatNetwork {
     pub node_ip: IpAddr,
     pub bridge: Arc<Bridge>,
     pub runtime: Arc<dyn RuntimeService>,
+    /// Somebody else's plugins make pods' networks; ours has but the node's own addresses.
+    pub plugins: Option<Cni>,
 }
+
+/// Of the bridge where plugins give pods their addresses: it carries the cluster's DNS and Services' addresses.
+const LINK_LOCAL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 43, 0), 30);
 
 struct Up {
     pod_cidr: Ipv4Net,
@@ -59,6 +65,13 @@ impl FlatNetwork {
         let notify = changed.clone();
         nodes.subscribe(move |_: &Change<Node>| notify.notify_one());
         let follow = async {
+            if let Some(plugins) = &self.plugins {
+                while let Err(problem) = self.ensure_for_plugins(plugins).await {
+                    self.refuse(problem);
+                    tokio::time::sleep(RETRY).await;
+                }
+                return std::future::pending().await;
+            }
             let mut up = None;
             if let Some(kept) = self.kept() {
                 self.ensure(&mut up, kept.pod_cidr).await.unwrap_or_else(|problem| self.refuse(problem));
@@ -78,6 +91,18 @@ impl FlatNetwork {
             () = cancel.cancelled() => {}
             () = follow => {}
         }
+    }
+
+    async fn ensure_for_plugins(&self, plugins: &Cni) -> Result<(), String> {
+        let failed = |cause: net::NetError| format!("pod network: {cause}");
+        let IpNet::V4(services) = self.config.service_cidr else { return Err("IPv6 ranges are not supported yet".into()) };
+        let settings = config_of_bridge(&self.instance, LINK_LOCAL, LINK_LOCAL, services, 0);
+        let bridge = BridgeNetwork::ensure(BridgeConfig { masquerade: false, ..settings }).map_err(failed)?;
+        let live = self.runtime.list_pod_sandboxes().await.map_err(|cause| cause.to_string())?;
+        let live: Vec<String> = live.into_iter().map(|pod| pod.id).collect();
+        plugins.collect_garbage(&live).await.map_err(failed)?;
+        self.bridge.set(bridge);
+        Ok(())
     }
 
     fn refuse(&self, problem: String) {

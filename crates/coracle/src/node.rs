@@ -11,6 +11,7 @@ use client::Informers;
 use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::api::core::v1::Node;
 use kubelet::{Kubelet, KubeletConfig, ServerConfig};
+use net::cni::{Cni, CniConfig};
 use net::pod_network::BridgeNetwork;
 use nix::mount::{MntFlags, umount2};
 use proxy::{PolicyConfig, PolicyEnforcer, Proxy, ProxyConfig};
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::flat_network::FlatNetwork;
 use crate::instance::Instance;
-use crate::pod_network::{Bridge, Leaving};
+use crate::pod_network::{Bridge, Leaving, Plugins};
 use crate::{announce, flat_network, local};
 
 const NODE_PREFIX_LENGTH: u8 = 24;
@@ -51,10 +52,15 @@ pub async fn start(
     let registries = RegistriesConfig::read(&config.private_registry)?;
     let images = ImageStore::open(&instance.image_store(), registries).map_err(named(&instance.image_store()))?;
     let network = Arc::new(Bridge::default());
+    let plugins = CniConfig { state_dir: cni_state(instance), plugin_dirs: config.cni_bin_dirs.clone() };
+    let plugins = Cni::load(&config.cni_conf_dir, plugins).map_err(|cause| format!("pod network: {cause}"))?;
     let embedded = EmbeddedConfig {
         root_dir: instance.runtime(),
         state_dir: instance.run(),
-        network: network.clone(),
+        network: match &plugins {
+            Some(plugins) => Arc::new(Plugins(plugins.clone())),
+            None => network.clone(),
+        },
         images: images.clone(),
         shim_exe: PathBuf::from("/proc/self/exe"),
     };
@@ -66,6 +72,7 @@ pub async fn start(
         node_ip,
         bridge: network.clone(),
         runtime: runtime.clone(),
+        plugins,
     };
     tokio::spawn(flat.run(control_plane.informers.of::<Node>(), cancel.clone()));
     tokio::spawn(import_archives(images.clone(), instance.image_archives()));
@@ -131,6 +138,8 @@ pub async fn tear_down(instance: &Instance) -> Result<(), String> {
             outcome.map_err(|cause| format!("a pod cannot be ended: {cause}"))?;
         }
     }
+    let plugins = Cni::of_the_past(cni_state(instance));
+    plugins.collect_garbage(&[]).await.map_err(|cause| format!("pod network: {cause}"))?;
     flat_network::tear_down(instance)?;
     for table in [instance.name.clone(), policy_table(instance)] {
         Proxy::clean_up(&table).map_err(|cause| format!("service rules: {cause}"))?;
@@ -207,6 +216,10 @@ fn start_policies(
         PolicyEnforcer::new(settings, informers.clone()).map_err(|cause| format!("network policies: {cause}"))?;
     tokio::spawn(enforcer.run(cancel.clone()));
     Ok(())
+}
+
+fn cni_state(instance: &Instance) -> PathBuf {
+    instance.network().join("cni")
 }
 
 fn policy_table(instance: &Instance) -> String {

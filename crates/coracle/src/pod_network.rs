@@ -1,8 +1,10 @@
-//! Joins two rooms of one floor: the runtime asks for a pod's network in CRI's words, `net` builds it.
+//! Joins two rooms of one floor: the runtime asks for a pod's network in CRI's words, `net` builds it, or has CNI
+//! plugins build it.
 
 use std::net::IpAddr;
 
 use async_trait::async_trait;
+use net::cni::{Cni, CniPod};
 use net::host_ports::HostPort;
 use net::pod_network::BridgeNetwork;
 use runtime::cri::{CriError, CriResult, PodNetwork, PodSandboxConfig, PortMapping, Protocol};
@@ -105,6 +107,33 @@ fn host_port(mapping: &PortMapping) -> Option<HostPort> {
             Protocol::Sctp => 132,
         },
     })
+}
+
+/// CNI plugins in place of the bridge.
+pub struct Plugins(pub Cni);
+
+#[async_trait]
+impl PodNetwork for Plugins {
+    async fn set_up(&self, sandbox_id: &str, netns: &str, config: &PodSandboxConfig) -> CriResult<Vec<String>> {
+        let pod = CniPod {
+            namespace: config.metadata.namespace.clone(),
+            name: config.metadata.name.clone(),
+            uid: config.metadata.uid.clone(),
+            ports: config.port_mappings.iter().filter_map(host_port).collect(),
+        };
+        let made = self.0.add(netns, sandbox_id, &pod).await;
+        let addresses = made.map_err(|cause| {
+            CriError::Internal(format!("failed to setup network for sandbox {sandbox_id:?}: {cause}"))
+        })?;
+        Ok(addresses.iter().map(IpAddr::to_string).collect())
+    }
+
+    async fn tear_down(&self, sandbox_id: &str, netns: &str) -> CriResult<()> {
+        self.0
+            .remove(netns, sandbox_id)
+            .await
+            .map_err(|cause| CriError::Internal(format!("failed to destroy network for sandbox {sandbox_id:?}: {cause}")))
+    }
 }
 
 /// For taking pods down when the bridge itself goes next.

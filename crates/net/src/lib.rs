@@ -4,11 +4,12 @@
 //! directory, so it can be found again after a crash, and [`pod_network::BridgeNetwork::clean_up`] leaves nothing.
 //! Sockets belong to the network namespace of the thread that opened them, so several "machines" fit in one process.
 //!
-//! Deliberately absent: Kubernetes objects (`proxy` and the kubelet translate them), and any external program:
-//! no `ip`, `nft`, `iptables` or `conntrack` is run. Netlink is spoken directly: one batch per change is what keeps
-//! attaching a pod below some milliseconds and a change of rules below one.
+//! Deliberately absent: Kubernetes objects (`proxy` and the kubelet translate them), and any external program but
+//! CNI plugins that somebody configured: no `ip`, `nft`, `iptables` or `conntrack` is run. Netlink is spoken directly:
+//! one batch per change is what keeps attaching a pod below some milliseconds and a change of rules below one.
 
 pub mod arp;
+pub mod cni;
 pub mod conntrack;
 mod error;
 pub mod host;

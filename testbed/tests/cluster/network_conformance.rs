@@ -588,3 +588,62 @@ fn policies_let_in_and_out_what_they_name() {
     session.delete(policies);
     eventually("all is open again", || reaches("stranger", "tcp", &tcp) && reaches("friend", "http", &format!("{stranger}:8080")));
 }
+
+/// As an administrator would write it, but for its own device and range.
+const CNI: &str = r#"{"cniVersion": "1.0.0", "name": "test", "plugins": [
+  {"type": "bridge", "bridge": "cortest0", "isGateway": true, "hairpinMode": true,
+   "ipam": {"type": "host-local", "dataDir": "DIR/ipam", "ranges": [[{"subnet": "10.98.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}}
+]}"#;
+
+#[test]
+fn cni_plugins_make_pods_networks_where_they_are_configured() {
+    if !["/usr/lib/cni/bridge", "/opt/cni/bin/bridge"].iter().any(|path| std::path::Path::new(path).exists()) {
+        eprintln!("skipped: no CNI plugins (containernetworking-plugins)");
+        return;
+    }
+    let directory = std::env::temp_dir().join(format!("coracle-test-cni-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("makes it");
+    let place = directory.display().to_string();
+    std::fs::write(directory.join("10-test.conflist"), CNI.replace("DIR", &place)).expect("writes it");
+    struct Cleanup(std::path::PathBuf);
+    impl Drop for Cleanup {
+        fn drop(&mut self) {
+            // The plugin leaves its bridge to whoever comes next.
+            let _ = std::process::Command::new("ip").args(["link", "delete", "cortest0"]).output();
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+    let _cleanup = Cleanup(directory.clone());
+    let Some((mut cluster, session)) = cluster_with(&["--cni-conf-dir", &place]) else { return };
+    for name in ["net-a", "net-b"] {
+        session.create("pods", &server(name, "net"));
+    }
+    session.create("pods", &waiting("shell"));
+    let (a, b) = (pod_ip(&session, "net-a"), pod_ip(&session, "net-b"));
+    assert!(a.starts_with("10.98.0.") && b.starts_with("10.98.0."), "{a} {b}");
+    assert_eq!(dial(&session, "net-a", "http", &format!("{b}:8080"), 1), ["net-b"]);
+    let made = session.create("services", &service("net", json!({})));
+    let address = format!("{}:80", cluster_ip(&made));
+    let both = BTreeSet::from(["net-a".to_owned(), "net-b".to_owned()]);
+    eventually("a Service", || answered(&session, "net-a", &address) == both);
+    assert!(both.contains(&fetch(&address).expect("the host is answered")));
+    session.ready("shell");
+    let said = cluster.kubectl("exec shell -- wget -q -O - http://net.default.svc.cluster.local/");
+    assert!(both.contains(said.trim()), "{said}");
+    let policy = json!({"metadata": {"name": "deny"}, "spec": {"podSelector": {"matchLabels": {"app": "net"}}}});
+    session.create("networking.k8s.io/v1/networkpolicies", &policy);
+    let shut = || dial(&session, "net-a", "http", &format!("{b}:8080"), 1)[0].starts_with("error");
+    eventually("policies hold", shut);
+    session.delete("networking.k8s.io/v1/networkpolicies/deny");
+    eventually("and go", || !shut());
+
+    // A deleted pod's address is given back; what the server's death leaves is removed by `coracle down`.
+    let held = || std::fs::read_dir(directory.join("ipam/test")).map_or(0, |found| found.flatten().filter(|it| it.file_name().to_string_lossy().starts_with("10.")).count());
+    assert_eq!(held(), 3);
+    session.delete("pods/net-b");
+    eventually("its address is free", || held() == 2);
+    cluster.kill_server().expect("kills it");
+    let output = cluster.down().expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(held(), 0);
+}
