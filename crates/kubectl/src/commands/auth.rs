@@ -15,6 +15,7 @@ use crate::value::{flag, list, map, text};
 pub static AUTH: Command = Command {
     name: "auth",
     about: "Look at what one may do.",
+    usage: "[flags] [options]",
     alone: Alone::Complains,
     subcommands: &[&CAN_I, &super::reconcile::RECONCILE, &WHOAMI],
     ..COMMAND

@@ -15,6 +15,7 @@ use crate::value::{list, name, namespace, text};
 pub static VERSION: Command = Command {
     name: "version",
     about: "Show the versions of client and server.",
+    usage: "[flags] [options]",
     flags: &[&[Flag::switch("client", "The client's alone; no server is asked."), Flag::text("output", "yaml or json.").short('o')]],
     run: Some(|session, args| Box::pin(version(session, args))),
     ..COMMAND
@@ -30,6 +31,7 @@ pub static API_VERSIONS: Command = Command {
 pub static API_RESOURCES: Command = Command {
     name: "api-resources",
     about: "Show the kinds of objects that the server has.",
+    usage: "[flags] [options]",
     flags: &[&[
         Flag::text("api-group", "Only those of this group."),
         Flag::switch("cached", "Take the cached list where there is one."),
@@ -47,6 +49,7 @@ pub static API_RESOURCES: Command = Command {
 pub static CLUSTER_INFO: Command = Command {
     name: "cluster-info",
     about: "Show where the control plane and the services of the cluster are.",
+    usage: "[flags] [options]",
     subcommands: &[&super::dump::DUMP],
     run: Some(|session, args| Box::pin(cluster_info(session, args))),
     ..COMMAND

@@ -26,6 +26,7 @@ pub static CONFIG: Command = Command {
 static CURRENT_CONTEXT: Command = Command {
     name: "current-context",
     about: "Show the name of the context in use.",
+    usage: "[flags] [options]",
     run: Some(|session, _| Box::pin(async move {
         let config = session.kubeconfig_files().as_written().merged()?;
         match text(&config, "/current-context") {
@@ -38,12 +39,14 @@ static CURRENT_CONTEXT: Command = Command {
 static GET_CLUSTERS: Command = Command {
     name: "get-clusters",
     about: "Show the names of the clusters.",
+    usage: "[flags] [options]",
     run: Some(|session, _| Box::pin(async move { names(session, "clusters") })),
     ..COMMAND
 };
 static GET_USERS: Command = Command {
     name: "get-users",
     about: "Show the names of the users.",
+    usage: "[flags] [options]",
     run: Some(|session, _| Box::pin(async move { names(session, "users") })),
     ..COMMAND
 };
@@ -94,7 +97,7 @@ static DELETE_USER: Command = Command {
 static SET_CLUSTER: Command = Command {
     name: "set-cluster",
     about: "Set a cluster in the kubeconfig.",
-    usage: "NAME [--server=server] [--certificate-authority=path/to/certificate/authority] [--insecure-skip-tls-verify=true] [options]",
+    usage: "NAME [--server=server] [--certificate-authority=path/to/certificate/authority] [--insecure-skip-tls-verify=true] [--tls-server-name=example.com] [options]",
     flags: &[&[EMBED, Flag::text("proxy-url", "Proxy for the cluster.")]],
     run: Some(|session, args| Box::pin(async move { set_cluster(session, args) })),
     ..COMMAND
@@ -110,7 +113,7 @@ static SET_CONTEXT: Command = Command {
 static SET_CREDENTIALS: Command = Command {
     name: "set-credentials",
     about: "Set a user in the kubeconfig.",
-    usage: "NAME [--client-certificate=path/to/certfile] [--client-key=path/to/keyfile] [--token=bearer_token] [--exec-command=exec_command] [options]",
+    usage: "NAME [--client-certificate=path/to/certfile] [--client-key=path/to/keyfile] [--token=bearer_token] [--username=basic_user] [--password=basic_password] [--auth-provider=provider_name] [--auth-provider-arg=key=value] [--exec-command=exec_command] [--exec-api-version=exec_api_version] [--exec-arg=arg] [--exec-env=key=value] [options]",
     flags: &[&[
         EMBED,
         Flag::text("exec-api-version", "API version of the credential plugin."),
@@ -118,6 +121,9 @@ static SET_CREDENTIALS: Command = Command {
         Flag::text("exec-command", "The credential plugin."),
         Flag::array("exec-env", "Its environment: NAME=value."),
         Flag::text("exec-interactive-mode", "Never, IfAvailable or Always.").default("IfAvailable"),
+        Flag::switch("exec-provide-cluster-info", "Tell the credential plugin about the cluster."),
+        Flag::text("auth-provider", "Authentication provider."),
+        Flag::list("auth-provider-arg", "Its settings: key=value."),
     ]],
     run: Some(|session, args| Box::pin(async move { set_credentials(session, args) })),
     ..COMMAND
@@ -140,6 +146,7 @@ static UNSET: Command = Command {
 static VIEW: Command = Command {
     name: "view",
     about: "Show the merged kubeconfig.",
+    usage: "[flags] [options]",
     flags: &[PRINT, &[Flag::switch("flatten", "Files' contents in place of their names."), Flag::switch("minify", "Only what the context in use needs."), Flag::switch("raw", "Secrets and certificates as they are."), Flag::switch("merge", "").default("true").hidden()]],
     run: Some(|session, args| Box::pin(async move { view(session, args) })),
     ..COMMAND
@@ -362,7 +369,17 @@ fn set_credentials(session: &Session, args: &Parsed) -> Result {
         if args.changed("exec-command") {
             let environment: Vec<Value> = args.list("exec-env").iter().filter_map(|pair| pair.split_once('=')).map(|(name, value)| json!({"name": name, "value": value})).collect();
             user["exec"] = json!({"apiVersion": args.text("exec-api-version"), "command": args.text("exec-command"), "args": args.list("exec-arg"),
-                "env": environment, "interactiveMode": args.text("exec-interactive-mode"), "provideClusterInfo": false});
+                "env": environment, "interactiveMode": args.text("exec-interactive-mode"), "provideClusterInfo": args.is_set("exec-provide-cluster-info")});
+        }
+        if args.changed("auth-provider") {
+            user["auth-provider"] = json!({"name": args.text("auth-provider")});
+        }
+        for pair in args.list("auth-provider-arg") {
+            // A key with a minus behind it is taken away.
+            match pair.split_once('=') {
+                Some((key, value)) => set(user, &["auth-provider", "config", key], value.into()),
+                None => drop(object_at(user, &["auth-provider", "config"]).remove(pair.trim_end_matches('-'))),
+            }
         }
         Ok(())
     })?;

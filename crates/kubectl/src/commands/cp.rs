@@ -70,7 +70,7 @@ impl FileSpec {
 
 async fn run(session: &Session, args: &Parsed) -> Result {
     let [source, destination] = args.args.as_slice() else {
-        return Err(session.usage_error("source and destination are required"));
+        fail!("source and destination are required");
     };
     let (source, destination) = (FileSpec::parse(source)?, FileSpec::parse(destination)?);
     if !source.pod.is_empty() && !destination.pod.is_empty() {

@@ -25,10 +25,11 @@ pub static DIFF: Command = Command {
 };
 
 const FLAGS: &[Flag] = &[
-    Flag::int("concurrency", "1", "").hidden(),
+    Flag::int("concurrency", "1", "How many objects to compare at once. Has no effect."),
     Flag::text("field-manager", "Name that owns the fields set here.").default("kubectl-client-side-apply"),
     Flag::switch("force-conflicts", "Take fields from other managers, with --server-side."),
-    Flag::switch("prune", "").hidden(),
+    Flag::switch("prune", "Show also what an apply with --prune would delete."),
+    Flag::array("prune-allowlist", "Kinds to prune: <group/version/kind>."),
     Flag::switch("server-side", "Let the server merge."),
     Flag::switch("show-managed-fields", "Compare managedFields too."),
 ];
@@ -55,12 +56,14 @@ async fn compare(session: &Session, args: &Parsed, directory: &std::path::Path) 
     let (live, merged) = (directory.join("LIVE"), directory.join("MERGED"));
     std::fs::create_dir_all(&live)?;
     std::fs::create_dir_all(&merged)?;
+    let mut visited = super::prune::Visited::default();
     for info in from_files(session, args).await? {
         let mut before = match session.get(info.url()).await {
             Ok(object) => Some(object),
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error),
         };
+        visited.note(&crate::selection::Info { object: before.clone().unwrap_or_default(), ..info.clone() });
         let mut after = applied(session, args, &info, before.as_ref()).await?;
         if !args.is_set("show-managed-fields") {
             before.iter_mut().for_each(drop_managed_fields);
@@ -77,6 +80,16 @@ async fn compare(session: &Session, args: &Parsed, directory: &std::path::Path) 
             std::fs::write(live.join(&file), api::yaml::to_yaml(&before))?;
         }
         std::fs::write(merged.join(&file), api::yaml::to_yaml(&after))?;
+    }
+    if args.is_set("prune") {
+        for info in super::prune::candidates(session, args, &visited).await? {
+            let mut object = info.object;
+            if !args.is_set("show-managed-fields") {
+                drop_managed_fields(&mut object);
+            }
+            let file = format!("{}.{}.{}.{}", info.resource.api_version().replace('/', "."), info.resource.kind, info.namespace, info.name);
+            std::fs::write(live.join(&file), api::yaml::to_yaml(&object))?;
+        }
     }
     let program = session.environment.var("KUBECTL_EXTERNAL_DIFF").unwrap_or("diff -u -N").to_owned();
     let mut words = program.split_whitespace();

@@ -29,7 +29,7 @@ const FLAGS: &[Flag] = &[
     Flag::switch("save-config", "Keep the configuration in an annotation, for a later apply."),
     Flag::text("subresource", "Subresource to edit."),
     Flag::text("validate", "strict, warn or ignore.").default("strict").bare("strict"),
-    Flag::switch("windows-line-endings", "Use CR LF.").hidden(),
+    Flag::switch("windows-line-endings", "Use CR LF."),
 ];
 
 /// How often a broken edit is given back.

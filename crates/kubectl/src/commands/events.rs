@@ -15,7 +15,7 @@ use serde_json::Value;
 pub static EVENTS: Command = Command {
     name: "events",
     about: "Show events, the latest last.",
-    usage: "[(-o|--output=)json|yaml|...] [--for TYPE/NAME] [--watch] [--types=Normal,Warning] [options]",
+    usage: "[(-o|--output=)json|yaml|name|go-template|go-template-file|template|templatefile|jsonpath|jsonpath-as-json|jsonpath-file] [--for TYPE/NAME] [--watch] [--types=Normal,Warning] [options]",
     flags: &[FLAGS, PRINT, ALL_NAMESPACES, CHUNK],
     run: Some(|session, args| Box::pin(run(session, args))),
     ..COMMAND

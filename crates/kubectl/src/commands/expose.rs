@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use crate::command::{COMMAND, Command};
 use crate::error::{Error, Result};
 use crate::fail;
-use crate::files::FILENAMES;
+use crate::files::{self, FILENAMES};
 use crate::flags::{Flag, Parsed};
 use crate::output::{DRY_RUN, PRINT};
-use crate::selection::{Info, SELECTOR, select};
+use crate::selection::{Info, one, select};
 use crate::session::Session;
 use crate::value::{list, map, plain, text};
 
@@ -17,7 +17,7 @@ pub static EXPOSE: Command = Command {
     about: "Make a service for a deployment, replica set, service, replication controller or pod.",
     usage: "(-f FILENAME | TYPE NAME) [--port=port] [--protocol=TCP|UDP|SCTP] [--target-port=number-or-name] [--name=name] [--external-ip=external-ip-of-service] [--type=type] [options]",
     examples: "kubectl expose deployment web --port=80 --target-port=8080",
-    flags: &[FLAGS, FILENAMES, SELECTOR, DRY_RUN, PRINT],
+    flags: &[FLAGS, FILENAMES, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(run(session, args))),
     ..COMMAND
 };
@@ -26,7 +26,8 @@ const FLAGS: &[Flag] = &[
     Flag::text("cluster-ip", "The address to take, or None for a headless service."),
     Flag::text("external-ip", "A further address of the service."),
     Flag::text("field-manager", "Name that owns the fields set here.").default("kubectl-expose"),
-    Flag::text("labels", "Labels of the service."),
+    Flag::text("labels", "Labels of the service.").short('l'),
+    Flag::text("selector", "Selector of the service; the object's own if left out."),
     Flag::text("load-balancer-ip", "Address of the load balancer."),
     Flag::text("name", "Name of the service."),
     Flag::text("override-type", "How --overrides is applied.").default("merge"),
@@ -41,8 +42,14 @@ const FLAGS: &[Flag] = &[
 ];
 
 async fn run(session: &Session, args: &Parsed) -> Result {
-    let (infos, problems) = select(session, args, &args.args).await?;
-    Error::all(problems)?;
+    // Here --selector is the service's, not a way to find objects.
+    let infos = if files::given(args) {
+        let (infos, problems) = select(session, args, &args.args).await?;
+        Error::all(problems)?;
+        infos
+    } else {
+        vec![one(session, &args.args, "").await?]
+    };
     for info in infos {
         let mut service = service(&info, args)?;
         if args.changed("overrides") {

@@ -19,6 +19,7 @@ pub static PLUGIN: Command = Command {
 static LIST: Command = Command {
     name: "list",
     about: "List all plugins on the path.",
+    usage: "[flags] [options]",
     flags: &[&[crate::flags::Flag::switch("name-only", "Show names, not whole paths.")]],
     run: Some(|session, args| Box::pin(async move { list(session, args.is_set("name-only")) })),
     ..COMMAND

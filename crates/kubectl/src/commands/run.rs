@@ -50,6 +50,9 @@ const FLAGS: &[Flag] = &[
     Flag::duration("timeout", "0s", "").hidden(),
     Flag::switch("tty", "Give the container a terminal.").short('t'),
     Flag::switch("wait", "").hidden(),
+    Flag::list("filename", "").short('f').hidden(),
+    Flag::text("kustomize", "").short('k').hidden(),
+    Flag::switch("recursive", "").short('R').hidden(),
     Flag::text("container", "").hidden(),
 ];
 

@@ -98,7 +98,7 @@ static SERVICE_ACCOUNT: Command = Command {
 static SUBJECT: Command = Command {
     name: "subject",
     about: "Add users, groups or service accounts to a role binding.",
-    usage: "(-f FILENAME | TYPE NAME) [--user=username] [--group=groupname] [--serviceaccount=namespace:serviceaccountname] [options]",
+    usage: "(-f FILENAME | TYPE NAME) [--user=username] [--group=groupname] [--serviceaccount=namespace:serviceaccountname] [--dry-run=server|client|none] [options]",
     flags: &[
         COMMON,
         &[Flag::list("group", "Groups."), Flag::list("serviceaccount", "Service accounts: <namespace>:<name>."), Flag::list("user", "Users.")],

@@ -4,7 +4,6 @@ use serde_json::Value;
 
 use crate::command::{Command, Found, all_flags, find};
 use crate::commands::ROOT;
-use crate::discovery::Resource;
 use crate::error::Result;
 use crate::flags::{Flag, Parsed};
 use crate::rest::Url;
@@ -17,6 +16,8 @@ const NO_FILES: u8 = 4;
 const FILE_ENDINGS: u8 = 8;
 /// Objects asked for; nobody chooses from more.
 const NAMES_MAX: &str = "500";
+/// Kinds that a pod can be found by.
+const OF_PODS: &[&str] = &["daemonsets", "deployments", "pods", "jobs", "replicasets", "replicationcontrollers", "services", "statefulsets"];
 
 /// Candidates, perhaps with a tab and what they mean, and the directive.
 #[derive(Debug, Default)]
@@ -172,18 +173,19 @@ impl<'a> Place<'a> {
             return Ok(Answer::of(all));
         }
         match (path, args.len()) {
-            ("exec" | "attach" | "debug", 0) => self.pods_or(session, &["daemonsets", "deployments", "pods", "cronjobs", "jobs", "replicasets", "statefulsets"]).await,
+            ("exec" | "debug", 0) => self.pods_or(session, &["daemonsets", "deployments", "pods", "cronjobs", "jobs", "replicasets", "statefulsets"]).await,
+            ("attach", 0) => self.pods_or(session, OF_PODS).await,
             ("logs", 0) => self.pods_or(session, &["daemonsets", "deployments", "pods", "jobs", "replicasets", "statefulsets"]).await,
-            ("port-forward", 0) => self.pods_or(session, &["pods", "deployments", "services"]).await,
+            ("port-forward", 0) => self.pods_or(session, OF_PODS).await,
             ("logs", 1) => Ok(Answer::of(containers(session, args.first()).await?)),
             ("cordon" | "uncordon" | "drain", _) | ("top node", 0) => Ok(Answer::of(without(names(session, "nodes").await?, args))),
-            ("taint", 0) => Ok(Answer::fixed(&["node", "nodes"])),
+            ("taint", 0) => Ok(Answer::fixed(&["node"])),
             ("taint", 1) => Ok(Answer::of(names(session, "nodes").await?)),
             ("top pod", 0) => Ok(Answer::of(names(session, "pods").await?)),
             ("completion", 0) => Ok(Answer::fixed(&["bash", "zsh", "fish", "powershell"])),
-            ("config use-context" | "config delete-context" | "config set-context" | "config rename-context" | "config get-contexts", 0) => self.entries(session, "contexts"),
-            ("config delete-cluster" | "config set-cluster", 0) => self.entries(session, "clusters"),
-            ("config delete-user" | "config set-credentials", 0) => self.entries(session, "users"),
+            ("config use-context" | "config delete-context" | "config rename-context" | "config get-contexts", 0) => self.entries(session, "contexts"),
+            ("config delete-cluster", 0) => self.entries(session, "clusters"),
+            ("config delete-user", 0) => self.entries(session, "users"),
             ("cp", _) => self.copied(session).await,
             ("certificate approve" | "certificate deny", _) => Ok(Answer::of(without(names(session, "certificatesigningrequests").await?, args))),
             _ => self.objects(session, path).await,
@@ -198,10 +200,9 @@ impl<'a> Place<'a> {
     async fn objects(&self, session: &Session, path: &str) -> Result<Answer> {
         let kinds: &[&str] = match path {
             "get" | "describe" | "delete" | "edit" | "label" | "annotate" | "patch" | "wait" | "expose" | "explain" | "why" | "apply view-last-applied" | "apply edit-last-applied" => &[],
-            "scale" => &["deployments", "replicasets", "replicationcontrollers", "statefulsets"],
-            "autoscale" => &["deployments", "replicasets", "replicationcontrollers", "statefulsets"],
-            "rollout restart" | "rollout status" | "rollout undo" | "rollout history" => &["deployments", "daemonsets", "statefulsets"],
-            "rollout pause" | "rollout resume" => &["deployments"],
+            "scale" | "autoscale" => &["deployment", "replicaset", "replicationcontroller", "statefulset"],
+            "rollout restart" | "rollout status" | "rollout undo" | "rollout history" => &["deployment", "daemonset", "statefulset"],
+            "rollout pause" | "rollout resume" => &["deployment"],
             "set image" | "set env" | "set resources" | "set serviceaccount" => &["daemonsets", "deployments", "pods", "cronjobs", "replicasets", "replicationcontrollers", "statefulsets"],
             "set selector" => &["services"],
             "set subject" => &["clusterrolebindings", "rolebindings"],
@@ -234,8 +235,8 @@ impl<'a> Place<'a> {
         }
         let discovery = session.discovery().await?;
         let mut found: Vec<String> = Vec::new();
-        for resource in discovery.resources.iter().filter(|one| discovery.is_preferred(one)) {
-            let shown = shown(resource, &discovery.resources);
+        for resource in discovery.resources.iter().filter(|one| discovery.is_preferred(one) && one.allows("get")) {
+            let shown = resource.qualified();
             if !found.contains(&shown) {
                 found.push(shown);
             }
@@ -272,16 +273,13 @@ impl<'a> Place<'a> {
         } else {
             candidates.extend(names(session, "pods").await?.into_iter().map(|pod| format!("{pod}:")));
             candidates.extend(names(session, "namespaces").await?.into_iter().map(|namespace| format!("{namespace}/")));
+            if last.is_empty() {
+                candidates.extend(["./".to_owned(), "/".to_owned()]);
+            }
         }
         let any = candidates.iter().any(|candidate| candidate.starts_with(last));
         Ok(Answer { candidates, directive: if any && !last.is_empty() { NO_SPACE | NO_FILES } else { NO_SPACE } })
     }
-}
-
-/// The plural, with the group where another group has the same plural.
-fn shown(resource: &Resource, all: &[std::rc::Rc<Resource>]) -> String {
-    let first = all.iter().find(|other| other.name == resource.name).is_none_or(|first| first.group == resource.group);
-    if first { resource.name.clone() } else { resource.qualified() }
 }
 
 fn without(names: Vec<String>, given: &[String]) -> Vec<String> {

@@ -14,7 +14,7 @@ pub static CONFIG_MAP: Command = Command {
     name: "configmap",
     aliases: &["cm"],
     about: "Create a config map from files, directories or literal values.",
-    usage: "NAME [--from-file=[key=]source] [--from-literal=key1=value1] [options]",
+    usage: "NAME [--from-file=[key=]source] [--from-literal=key1=value1] [--dry-run=server|client|none] [options]",
     examples: "
 kubectl create configmap settings --from-literal=color=blue
 kubectl create configmap site --from-file=index.html",

@@ -13,7 +13,7 @@ pub static CRON_JOB: Command = Command {
     name: "cronjob",
     aliases: &["cj"],
     about: "Create a cron job with the given name.",
-    usage: "NAME --image=image --schedule='0/5 * * * ?' -- [COMMAND] [args...] [options]",
+    usage: "NAME --image=image --schedule='0/5 * * * ?' -- [COMMAND] [args...] [flags] [options]",
     examples: "kubectl create cronjob nightly --image=busybox --schedule='0 3 * * *' -- date",
     flags: &[FLAGS, GENERATED, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(run(session, args))),

@@ -14,7 +14,7 @@ pub static INGRESS: Command = Command {
     name: "ingress",
     aliases: &["ing"],
     about: "Create an ingress with the given name.",
-    usage: "NAME --rule=host/path=service:port[,tls[=secret]] [options]",
+    usage: "NAME --rule=host/path=service:port[,tls[=secret]]  [options]",
     examples: "
 kubectl create ingress web --rule='example.com/*=web:80'
 kubectl create ingress safe --class=nginx --rule='example.com/=web:80,tls=cert'",

@@ -69,7 +69,7 @@ kubectl create deployment web --image=nginx",
 const FLAGS: &[Flag] = &[
     Flag::switch("edit", "Edit the object before it is created."),
     Flag::text("raw", "Path to post the file to, as it stands."),
-    Flag::switch("windows-line-endings", "Use CR LF in the editor.").hidden(),
+    Flag::switch("windows-line-endings", "Use CR LF in the editor."),
 ];
 
 /// Flags of every generator.

@@ -14,7 +14,7 @@ pub static POD_DISRUPTION_BUDGET: Command = Command {
     name: "poddisruptionbudget",
     aliases: &["pdb"],
     about: "Create a pod disruption budget with the given name.",
-    usage: "NAME --selector=SELECTOR --min-available=N [options]",
+    usage: "NAME --selector=SELECTOR --min-available=N [--dry-run=server|client|none] [options]",
     examples: "kubectl create pdb web --selector=app=web --min-available=1",
     flags: &[FLAGS, GENERATED, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(run(session, args))),

@@ -14,7 +14,7 @@ pub static QUOTA: Command = Command {
     name: "quota",
     aliases: &["resourcequota"],
     about: "Create a resource quota with the given name.",
-    usage: "NAME [--hard=key1=value1,key2=value2] [--scopes=Scope1,Scope2] [options]",
+    usage: "NAME [--hard=key1=value1,key2=value2] [--scopes=Scope1,Scope2] [--dry-run=server|client|none] [options]",
     examples: "kubectl create quota small --hard=cpu=1,memory=1G,pods=2",
     flags: &[FLAGS, GENERATED, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(run(session, args))),

@@ -15,7 +15,7 @@ use crate::session::Session;
 pub static ROLE: Command = Command {
     name: "role",
     about: "Create a role with a single rule.",
-    usage: "NAME --verb=verb --resource=resource.group/subresource [--resource-name=resourcename] [options]",
+    usage: "NAME --verb=verb --resource=resource.group/subresource [--resource-name=resourcename] [--dry-run=server|client|none] [options]",
     examples: "kubectl create role pod-reader --verb=get,list,watch --resource=pods",
     flags: &[FLAGS, GENERATED, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(run(session, args, "Role"))),
@@ -25,7 +25,7 @@ pub static ROLE: Command = Command {
 pub static CLUSTER_ROLE: Command = Command {
     name: "clusterrole",
     about: "Create a cluster role.",
-    usage: "NAME --verb=verb --resource=resource.group [--resource-name=resourcename] [options]",
+    usage: "NAME --verb=verb --resource=resource.group [--resource-name=resourcename] [--dry-run=server|client|none] [options]",
     examples: "kubectl create clusterrole node-reader --verb=get,list --resource=nodes",
     flags: &[FLAGS, CLUSTER_FLAGS, GENERATED, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(run(session, args, "ClusterRole"))),

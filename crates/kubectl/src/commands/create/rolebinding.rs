@@ -13,7 +13,7 @@ use crate::session::Session;
 pub static ROLE_BINDING: Command = Command {
     name: "rolebinding",
     about: "Bind a role or cluster role within a namespace.",
-    usage: "NAME --clusterrole=NAME|--role=NAME [--user=username] [--group=groupname] [--serviceaccount=namespace:serviceaccountname] [options]",
+    usage: "NAME --clusterrole=NAME|--role=NAME [--user=username] [--group=groupname] [--serviceaccount=namespace:serviceaccountname] [--dry-run=server|client|none] [options]",
     examples: "kubectl create rolebinding readers --clusterrole=view --user=ann",
     flags: &[&[Flag::text("role", "Role to bind.")], SUBJECTS, GENERATED, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(run(session, args, "RoleBinding"))),
@@ -23,7 +23,7 @@ pub static ROLE_BINDING: Command = Command {
 pub static CLUSTER_ROLE_BINDING: Command = Command {
     name: "clusterrolebinding",
     about: "Bind a cluster role in the whole cluster.",
-    usage: "NAME --clusterrole=NAME [--user=username] [--group=groupname] [--serviceaccount=namespace:serviceaccountname] [options]",
+    usage: "NAME --clusterrole=NAME [--user=username] [--group=groupname] [--serviceaccount=namespace:serviceaccountname] [--dry-run=server|client|none] [options]",
     examples: "kubectl create clusterrolebinding admins --clusterrole=cluster-admin --group=admins",
     flags: &[SUBJECTS, GENERATED, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(run(session, args, "ClusterRoleBinding"))),

@@ -25,7 +25,7 @@ pub static SECRET: Command = Command {
 static GENERIC: Command = Command {
     name: "generic",
     about: "Create a secret from files, directories or literal values.",
-    usage: "NAME [--type=string] [--from-file=[key=]source] [--from-literal=key1=value1] [options]",
+    usage: "NAME [--type=string] [--from-file=[key=]source] [--from-literal=key1=value1] [--dry-run=server|client|none] [options]",
     examples: "kubectl create secret generic database --from-literal=password=swordfish",
     flags: &[&[Flag::text("type", "The type of the secret.")], SOURCES, HASH, GENERATED, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(generic(session, args))),
@@ -35,7 +35,7 @@ static GENERIC: Command = Command {
 static TLS: Command = Command {
     name: "tls",
     about: "Create a secret from a certificate and its key.",
-    usage: "NAME --cert=path/to/cert/file --key=path/to/key/file [options]",
+    usage: "NAME --cert=path/to/cert/file --key=path/to/key/file [--dry-run=server|client|none] [options]",
     examples: "kubectl create secret tls web --cert=web.crt --key=web.key",
     flags: &[&[Flag::text("cert", "File with the PEM certificate."), Flag::text("key", "File with its private key.")], HASH, GENERATED, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(tls(session, args))),
@@ -45,7 +45,7 @@ static TLS: Command = Command {
 static DOCKER_REGISTRY: Command = Command {
     name: "docker-registry",
     about: "Create a secret for pulling images from a registry.",
-    usage: "NAME --docker-username=user --docker-password=password --docker-email=email [--docker-server=string] [options]",
+    usage: "NAME --docker-username=user --docker-password=password --docker-email=email [--docker-server=string] [--from-file=[key=]source] [--dry-run=server|client|none] [options]",
     flags: &[DOCKER, HASH, GENERATED, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(docker_registry(session, args))),
     ..COMMAND

@@ -14,6 +14,7 @@ pub static SERVICE: Command = Command {
     name: "service",
     aliases: &["svc"],
     about: "Create a service by one of the commands below.",
+    usage: "[flags] [options]",
     alone: Alone::Complains,
     subcommands: &[&CLUSTER_IP, &EXTERNAL_NAME, &LOAD_BALANCER, &NODE_PORT],
     ..COMMAND
