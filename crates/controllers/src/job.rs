@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::failure::{Failure, ignore_not_found, is_namespace_terminating};
+use crate::failure::{Failure, ignore_not_found};
 use crate::owners;
 use crate::pods;
 use crate::runner::{Controller, Next, Queue};
@@ -46,6 +46,13 @@ pub(crate) struct Jobs {
     pods: Arc<Informer<Pod>>,
     /// The backoff of a Job by uid: failures since the last success and when the last of them was seen.
     failures: Mutex<HashMap<String, plan::Backoff>>,
+}
+
+#[derive(PartialEq)]
+enum Acted {
+    Done,
+    /// The namespace is on its way out.
+    InVain,
 }
 
 impl Jobs {
@@ -114,14 +121,15 @@ impl Jobs {
         }
     }
 
-    async fn act(&self, job: &Job, plan: &Plan) -> Result<(), Failure> {
+    async fn act(&self, job: &Job, plan: &Plan) -> Result<Acted, Failure> {
         let about = client::object_ref(job);
         let deleted = pods::delete_all(&self.context, &self.recorder, &about, &plan.delete).await;
         let created = pods::create_slow_start(&self.context, &self.recorder, &about, plan.create.clone()).await;
         deleted?;
         match created.error {
             Some(error) => Err(error.into()),
-            None => Ok(()),
+            None if created.ended => Ok(Acted::InVain),
+            None => Ok(Acted::Done),
         }
     }
 }
@@ -181,17 +189,13 @@ impl Controller for Jobs {
         self.release_all(&plan.release).await?;
         job = self.write_status(job, &plan.counted).await?;
         self.tell(&job, &plan);
-        match self.act(&job, &plan).await {
-            // No pod will ever take the place of one that is kept to remember its failures, and the namespace
-            // waits for that one to go.
-            Err(Failure::Api(error)) if is_namespace_terminating(&error) => {
-                let tracked = self.pods.owned_by(job.metadata.uid.as_deref().unwrap_or_default());
-                let ended = |pod: &&Arc<Pod>| pod::is_tracked(pod) && (pods::is_finished(pod) || pods::is_terminating(pod));
-                let ended: Vec<_> = tracked.iter().filter(ended).cloned().collect();
-                self.release_all(&ended).await?;
-                return Ok(Next::Settled);
-            }
-            outcome => outcome?,
+        if self.act(&job, &plan).await? == Acted::InVain {
+            // No pod will ever take the place of one that is kept to remember its failures, and the namespace waits
+            // for that one to go.
+            let mut ended = self.pods.owned_by(job.metadata.uid.as_deref().unwrap_or_default());
+            ended.retain(|pod| pod::is_tracked(pod) && (pods::is_finished(pod) || pods::is_terminating(pod)));
+            self.release_all(&ended).await?;
+            return Ok(Next::Settled);
         }
         if plan.again {
             return Ok(Next::After(Duration::from_millis(1)));

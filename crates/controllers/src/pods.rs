@@ -75,6 +75,8 @@ pub(crate) fn from_template(template: &PodTemplateSpec, namespace: &str, owner: 
 pub(crate) struct Created {
     pub count: usize,
     pub error: Option<kube::Error>,
+    /// The namespace is on its way out: no more pods will be made in it.
+    pub ended: bool,
 }
 
 /// Creates in batches of 1, 2, 4, ... all of one batch at once, and stops after the first batch with a
@@ -93,11 +95,11 @@ pub(crate) async fn create_slow_start(
         for outcome in join_all(batch.iter().map(|pod| create(context, recorder, owner, pod))).await {
             match outcome {
                 Ok(_) => created.count += 1,
-                Err(error) if is_namespace_terminating(&error) => return created,
+                Err(error) if is_namespace_terminating(&error) => created.ended = true,
                 Err(error) => created.error = created.error.or(Some(error)),
             }
         }
-        if created.error.is_some() {
+        if created.error.is_some() || created.ended {
             return created;
         }
         batch_size *= 2;

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
 
-use crate::counts::{Count, Counted, MatchCounts};
+use crate::counts::{Count, Counted, MatchCounts, Places};
 use crate::node_info::NodeInfo;
 use crate::pod_info::{PodInfo, Selector};
+use crate::repelling::Repelling;
 use crate::storage::Storage;
 
 #[derive(Default)]
@@ -22,8 +23,9 @@ pub struct Cluster {
     by_namespace: HashMap<String, BTreeSet<String>>,
     /// Pods whose node is not known (yet, or any more), by its name.
     homeless: HashMap<String, BTreeSet<String>>,
-    /// Uids of pods that keep others away, and of those that draw or push them.
-    pub with_anti_affinity: BTreeSet<String>,
+    /// What pods keep away.
+    pub repelling: Repelling,
+    /// Uids of pods that draw or push others.
     pub weighing: BTreeSet<String>,
     /// Labels by namespace.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
@@ -32,6 +34,8 @@ pub struct Cluster {
     /// How many nodes have an image, by its name.
     image_nodes: HashMap<String, usize>,
     counts: MatchCounts,
+    /// By topology key: how many nodes have each value of the label. Only for keys that were asked for.
+    domains: HashMap<String, HashMap<String, usize>>,
     pub storage: Storage,
     /// Selectors of Services and of the owners of pods, for spreading by default.
     pub default_selectors: crate::default_spread::DefaultSelectors,
@@ -57,9 +61,17 @@ impl Cluster {
         match self.by_name.get(&name) {
             Some(index) => {
                 let index = *index;
+                let moved = self.nodes[index].labels != node.metadata.labels.clone().unwrap_or_default();
+                if moved {
+                    self.count_repelling(index, -1);
+                    self.forget_places();
+                }
                 self.count_images(index, false);
                 self.nodes[index].set_node(node);
                 self.count_images(index, true);
+                if moved {
+                    self.count_repelling(index, 1);
+                }
             }
             None => {
                 let mut info = NodeInfo::new(node);
@@ -69,8 +81,11 @@ impl Cluster {
                     }
                 }
                 self.nodes.push(info);
-                self.by_name.insert(name, self.nodes.len() - 1);
-                self.count_images(self.nodes.len() - 1, true);
+                let index = self.nodes.len() - 1;
+                self.by_name.insert(name, index);
+                self.count_images(index, true);
+                self.count_repelling(index, 1);
+                self.forget_places();
             }
         }
     }
@@ -78,6 +93,8 @@ impl Cluster {
     pub fn remove_node(&mut self, name: &str) {
         let Some(index) = self.by_name.remove(name) else { return };
         self.count_images(index, false);
+        self.count_repelling(index, -1);
+        self.forget_places();
         let gone = self.nodes.swap_remove(index);
         if let Some(moved) = self.nodes.get(index) {
             self.by_name.insert(moved.name.clone(), index);
@@ -92,19 +109,20 @@ impl Cluster {
         self.remove(&info.uid);
         self.unnominate(&info.uid);
         match self.by_name.get(node) {
-            Some(index) => self.nodes[*index].add(info.clone()),
+            Some(index) => {
+                self.nodes[*index].add(info.clone());
+                self.repelling.add(&info, &self.nodes[*index].labels, 1);
+            }
             None => {
                 self.homeless.entry(node.to_owned()).or_default().insert(info.uid.clone());
             }
-        }
-        if !info.required_anti_affinity.is_empty() {
-            self.with_anti_affinity.insert(info.uid.clone());
         }
         if info.weighs_on_others() {
             self.weighing.insert(info.uid.clone());
         }
         self.by_namespace.entry(info.key.namespace.clone()).or_default().insert(info.uid.clone());
-        self.counts.add(&info, node, 1);
+        let labels = self.by_name.get(node).map(|index| &self.nodes[*index].labels);
+        self.counts.add(&info, node, labels, 1);
         self.placed.insert(info.uid.clone(), Placed { info, node: node.to_owned(), assumed });
     }
 
@@ -113,6 +131,7 @@ impl Cluster {
         match self.by_name.get(&node) {
             Some(index) => {
                 self.nodes[*index].remove(uid);
+                self.repelling.add(&info, &self.nodes[*index].labels, -1);
             }
             None => {
                 if let Some(waiting) = self.homeless.get_mut(&node) {
@@ -123,7 +142,6 @@ impl Cluster {
                 }
             }
         }
-        self.with_anti_affinity.remove(uid);
         self.weighing.remove(uid);
         if let Some(uids) = self.by_namespace.get_mut(&info.key.namespace) {
             uids.remove(uid);
@@ -131,7 +149,8 @@ impl Cluster {
                 self.by_namespace.remove(&info.key.namespace);
             }
         }
-        self.counts.add(&info, &node, -1);
+        let labels = self.by_name.get(&node).map(|index| &self.nodes[*index].labels);
+        self.counts.add(&info, &node, labels, -1);
         Some(info)
     }
 
@@ -203,6 +222,45 @@ impl Cluster {
             let pods = self.by_namespace.get(namespace).into_iter().flatten();
             let placed = pods.filter_map(|uid| self.placed.get(uid)).map(|placed| (&*placed.info, placed.node.as_str()));
             self.counts.start(namespace, selector, placed);
+        }
+    }
+
+    /// Counts ahead by a topology label what a selector selects, so that `places` and `domains` find it.
+    pub fn prepare_places(&mut self, namespace: &str, selector: &Selector, topology_key: &str) {
+        self.prepare(namespace, [selector]);
+        let (by_name, nodes) = (&self.by_name, &self.nodes);
+        self.counts.start_places(namespace, selector, topology_key, |node| by_name.get(node).map(|index| &nodes[*index].labels));
+        if !self.domains.contains_key(topology_key) {
+            let mut values: HashMap<String, usize> = HashMap::new();
+            for value in self.nodes.iter().filter_map(|node| node.labels.get(topology_key)) {
+                match values.get_mut(value) {
+                    Some(count) => *count += 1,
+                    None => drop(values.insert(value.clone(), 1)),
+                }
+            }
+            self.domains.insert(topology_key.to_owned(), values);
+        }
+    }
+
+    /// Matching pods by place, if that was prepared.
+    pub fn places(&self, namespace: &str, selector: &Selector, topology_key: &str) -> Option<&Places> {
+        self.counts.places(namespace, selector, topology_key)
+    }
+
+    /// How many nodes each place has, if that was prepared.
+    pub fn domains(&self, topology_key: &str) -> Option<&HashMap<String, usize>> {
+        self.domains.get(topology_key)
+    }
+
+    fn forget_places(&mut self) {
+        self.counts.forget_places();
+        self.domains.clear();
+    }
+
+    fn count_repelling(&mut self, index: usize, delta: i64) {
+        let node = &self.nodes[index];
+        for pod in node.pods.values() {
+            self.repelling.add(pod, &node.labels, delta);
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an entry equals a fresh count of the placed pods. Entries are bounded; the one unused for longest goes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::pod_info::{PodInfo, Selector};
 
@@ -20,8 +20,13 @@ pub struct MatchCounts {
 struct Entry {
     selector: Selector,
     per_node: HashMap<String, Count>,
+    /// By topology key, then by the label's value; only for keys that were asked for.
+    places: HashMap<String, Places>,
     last_use: u64,
 }
+
+/// Matching pods by the value of a topology label; values without any are not there.
+pub type Places = HashMap<String, Count>;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
@@ -67,22 +72,52 @@ impl MatchCounts {
         self.entries.get(namespace)?.get(&selector.text).map(|entry| &entry.per_node)
     }
 
+    pub fn places(&self, namespace: &str, selector: &Selector, topology_key: &str) -> Option<&Places> {
+        self.entries.get(namespace)?.get(&selector.text)?.places.get(topology_key)
+    }
+
+    /// Sums up by a topology label what is counted by node.
+    pub fn start_places<'a>(
+        &mut self,
+        namespace: &str,
+        selector: &Selector,
+        topology_key: &str,
+        labels: impl Fn(&str) -> Option<&'a BTreeMap<String, String>>,
+    ) {
+        let entry = self.entries.get_mut(namespace).and_then(|entries| entries.get_mut(&selector.text));
+        let Some(entry) = entry.filter(|entry| !entry.places.contains_key(topology_key)) else { return };
+        let mut places = Places::new();
+        for (node, count) in &entry.per_node {
+            if let Some(value) = labels(node).and_then(|labels| labels.get(topology_key)) {
+                let place = places.entry(value.clone()).or_default();
+                place.all += count.all;
+                place.live += count.live;
+            }
+        }
+        entry.places.insert(topology_key.to_owned(), places);
+    }
+
+    /// Nodes have come, gone, or moved to other places.
+    pub fn forget_places(&mut self) {
+        self.entries.values_mut().flat_map(HashMap::values_mut).for_each(|entry| entry.places.clear());
+    }
+
     pub fn start<'a>(&mut self, namespace: &str, selector: &Selector, placed: impl Iterator<Item = (&'a PodInfo, &'a str)>) {
         if self.length >= ENTRIES_MAX {
             self.drop_least_used();
         }
-        let mut entry = Entry { selector: selector.clone(), per_node: HashMap::new(), last_use: self.uses };
+        let mut entry = Entry { selector: selector.clone(), per_node: HashMap::new(), places: HashMap::new(), last_use: self.uses };
         for (pod, node) in placed {
-            entry.add(pod, node, 1);
+            entry.add(pod, node, None, 1);
         }
         self.entries.entry(namespace.to_owned()).or_default().insert(selector.text.clone(), entry);
         self.length += 1;
     }
 
-    /// `delta` is 1 when a pod came to the node and -1 when it left.
-    pub fn add(&mut self, pod: &PodInfo, node: &str, delta: i64) {
+    /// `delta` is 1 when a pod came to the node, which has these labels, and -1 when it left.
+    pub fn add(&mut self, pod: &PodInfo, node: &str, labels: Option<&BTreeMap<String, String>>, delta: i64) {
         for entry in self.entries.get_mut(&pod.key.namespace).into_iter().flat_map(HashMap::values_mut) {
-            entry.add(pod, node, delta);
+            entry.add(pod, node, labels, delta);
         }
     }
 
@@ -102,18 +137,28 @@ impl MatchCounts {
 }
 
 impl Entry {
-    fn add(&mut self, pod: &PodInfo, node: &str, delta: i64) {
+    fn add(&mut self, pod: &PodInfo, node: &str, labels: Option<&BTreeMap<String, String>>, delta: i64) {
         if !self.selector.matcher.matches(&pod.labels) {
             return;
         }
-        let count = match self.per_node.get_mut(node) {
-            Some(count) => count,
-            None => self.per_node.entry(node.to_owned()).or_default(),
-        };
-        count.all += delta;
-        count.live += if pod.terminating { 0 } else { delta };
-        if count.all == 0 {
-            self.per_node.remove(node);
+        let delta = Count { all: delta, live: if pod.terminating { 0 } else { delta } };
+        change(&mut self.per_node, node, delta);
+        for (key, places) in &mut self.places {
+            if let Some(value) = labels.and_then(|labels| labels.get(key)) {
+                change(places, value, delta);
+            }
         }
+    }
+}
+
+fn change(counts: &mut HashMap<String, Count>, key: &str, delta: Count) {
+    let count = match counts.get_mut(key) {
+        Some(count) => count,
+        None => counts.entry(key.to_owned()).or_default(),
+    };
+    count.all += delta.all;
+    count.live += delta.live;
+    if count.all == 0 {
+        counts.remove(key);
     }
 }

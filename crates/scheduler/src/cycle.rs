@@ -12,7 +12,7 @@ pub struct Cycle<'a> {
     pub pod: &'a PodInfo,
     pub cluster: &'a Cluster,
     pub spread: Vec<SpreadCounts<'a>>,
-    pub affinity: AffinityCounts,
+    pub affinity: AffinityCounts<'a>,
     pub volumes: std::rc::Rc<PodVolumes>,
     /// Some other pod uses a claim that only one pod may use.
     pub exclusive_claim_elsewhere: bool,

@@ -42,17 +42,19 @@ pub struct Fairness<'a> {
 
 /// Counts ahead what the decision for the pod will ask, see `Cluster::prepare`.
 pub fn prepare(pod: &PodInfo, cluster: &mut Cluster) {
-    let own: Vec<Selector> = if pod.spread.is_empty() {
-        cluster.default_selectors.constraints(pod).into_iter().map(|constraint| constraint.selector).collect()
-    } else {
-        pod.spread.iter().map(|constraint| constraint.selector.clone()).collect()
+    let own: Vec<(Selector, String)> = {
+        let default = if pod.spread.is_empty() { cluster.default_selectors.constraints(pod) } else { Vec::new() };
+        let constraints = pod.spread.iter().chain(&default);
+        constraints.map(|constraint| (constraint.selector.clone(), constraint.topology_key.clone())).collect()
     };
-    cluster.prepare(&pod.key.namespace, &own);
+    for (selector, topology_key) in &own {
+        cluster.prepare_places(&pod.key.namespace, selector, topology_key);
+    }
     let required = pod.required_affinity.iter().chain(&pod.required_anti_affinity);
     let preferred = pod.preferred_affinity.iter().chain(&pod.preferred_anti_affinity).map(|(_, term)| term);
     for term in required.chain(preferred) {
         for namespace in crate::filters::pod_affinity::namespaces(term, cluster) {
-            cluster.prepare(&namespace, [&term.selector]);
+            cluster.prepare_places(&namespace, &term.selector, &term.topology_key);
         }
     }
 }

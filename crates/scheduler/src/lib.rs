@@ -19,6 +19,7 @@ mod node_selector;
 pub mod pod_info;
 mod preempt;
 mod queue;
+pub mod repelling;
 mod resources;
 pub mod scores;
 mod state;

@@ -38,11 +38,14 @@ pub struct HostPort {
 }
 
 /// Pods in some namespaces that match a selector, and the node label that says what counts as one place.
+#[derive(Clone)]
 pub struct AffinityTerm {
     pub namespaces: BTreeSet<String>,
     pub namespace_selector: Option<LabelSelector>,
     pub selector: Selector,
     pub topology_key: String,
+    /// The same for terms that say the same.
+    pub text: String,
 }
 
 /// A selector with its canonical text, by which counts of it are found again.
@@ -113,6 +116,15 @@ impl PodInfo {
         matches!(phase, Some("Succeeded" | "Failed"))
     }
 
+    /// Whether its node selector or affinity leaves nodes out.
+    pub fn is_particular(&self) -> bool {
+        self.spec().is_some_and(|spec| {
+            let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+            spec.node_selector.as_ref().is_some_and(|selector| !selector.is_empty())
+                || affinity.is_some_and(|affinity| affinity.required_during_scheduling_ignored_during_execution.is_some())
+        })
+    }
+
     /// Whether it draws other pods near or pushes them away.
     pub fn weighs_on_others(&self) -> bool {
         !self.required_affinity.is_empty() || !self.preferred_affinity.is_empty() || !self.preferred_anti_affinity.is_empty()
@@ -126,15 +138,15 @@ impl AffinityTerm {
             namespaces.insert(own_namespace.to_owned());
         }
         let keys = |keys: &Option<Vec<String>>| keys.clone().unwrap_or_default();
+        let namespace_selector = term.namespace_selector.as_ref().map(|selector| parse(Some(selector)));
+        let (same, other) = (keys(&term.match_label_keys), keys(&term.mismatch_label_keys));
+        let selector = with_label_keys(term.label_selector.as_ref(), labels, &same, &other);
+        let anywhere = namespace_selector.as_ref().map(|selector| &selector.text);
         AffinityTerm {
+            text: format!("{namespaces:?} {anywhere:?} {} {}", term.topology_key, selector.text),
             namespaces,
-            namespace_selector: term.namespace_selector.as_ref().map(|selector| parse(Some(selector)).matcher),
-            selector: with_label_keys(
-                term.label_selector.as_ref(),
-                labels,
-                &keys(&term.match_label_keys),
-                &keys(&term.mismatch_label_keys),
-            ),
+            namespace_selector: namespace_selector.map(|selector| selector.matcher),
+            selector,
             topology_key: term.topology_key.clone(),
         }
     }

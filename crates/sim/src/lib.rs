@@ -13,6 +13,7 @@ mod link;
 mod node;
 mod pod_facts;
 mod script;
+mod serve;
 mod workload;
 mod world;
 
@@ -39,6 +40,7 @@ pub use faults::{FaultRates, Faults};
 pub use node::NodeConfig;
 pub use pod_facts::PodFacts;
 pub use script::{CRASHES, ENDS_AFTER, EXIT_CODE, FAILS_PERCENT, FLAPS_AFTER, READY_AFTER, STARTS_AFTER};
+pub use serve::{ServeConfig, ServeError, serve};
 pub use workload::Workload;
 pub use world::World;
 

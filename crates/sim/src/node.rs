@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use api::clock::Clock;
 use client::{Change, DeleteOptions, ErrorKind, Informer, ObjectKey, Patch, Rest, Scope, WorkQueue, error_kind, run_workers};
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
@@ -19,6 +20,8 @@ use crate::script::{Step, decide};
 
 const LEASE_EVERY: Duration = Duration::from_secs(10);
 const WORKERS: usize = 8;
+/// Requests of a fleet at once.
+const FLEET_WORKERS: usize = 64;
 
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -114,11 +117,7 @@ impl SimulatedNode {
             config,
         });
         node.register(&cancel).await;
-        let queue = node.queue.clone();
-        pods.subscribe(move |change| {
-            let (Change::Added(pod) | Change::Updated { new: pod, .. } | Change::Deleted(pod)) = change;
-            queue.add(ObjectKey::of(&pod.metadata));
-        });
+        queue_changes(&pods, node.queue.clone());
         let worker = node.clone();
         let workers = run_workers(node.queue.clone(), WORKERS, cancel.clone(), move |key| {
             let node = worker.clone();
@@ -129,6 +128,49 @@ impl SimulatedNode {
             () = workers => {}
             () = node.keep_lease(&cancel) => {}
         }
+    }
+
+    /// Many nodes that share one watch and one connection, for clusters whose size is the point.
+    pub async fn run_fleet(configs: Vec<NodeConfig>, client: kube::Client, clock: Clock, cancel: CancellationToken) {
+        let pods = Informer::<Pod>::start(&client, Scope::default(), cancel.clone());
+        let (queue, running) = (WorkQueue::new(), Arc::new(Running::default()));
+        let count = u32::try_from(configs.len()).unwrap_or(u32::MAX).max(1);
+        let node = |config: NodeConfig| SimulatedNode {
+            rest: Rest::new(client.clone()),
+            clock: clock.clone(),
+            pods: pods.clone(),
+            since: Mutex::default(),
+            running: running.clone(),
+            queue: queue.clone(),
+            config,
+        };
+        let nodes: Vec<Arc<SimulatedNode>> = configs.into_iter().map(|config| Arc::new(node(config))).collect();
+        let registered = futures::stream::iter(&nodes).for_each_concurrent(FLEET_WORKERS, |node| node.register(&cancel));
+        registered.await;
+        tracing::info!(nodes = nodes.len(), "registered");
+        for (node, index) in nodes.iter().cloned().zip(0..) {
+            let cancel = cancel.clone();
+            tokio::spawn(async move {
+                // Not all at once.
+                tokio::time::sleep(LEASE_EVERY / count * index).await;
+                node.keep_lease(&cancel).await;
+            });
+        }
+        let by_name: Arc<HashMap<String, Arc<SimulatedNode>>> =
+            Arc::new(nodes.into_iter().map(|node| (node.config.name.clone(), node)).collect());
+        queue_changes(&pods, queue.clone());
+        run_workers(queue, FLEET_WORKERS, cancel, move |key: ObjectKey| {
+            let (nodes, pods) = (by_name.clone(), pods.clone());
+            async move {
+                let pod = pods.get(&key);
+                let name = pod.as_ref().and_then(|pod| pod.spec.as_ref()?.node_name.as_deref());
+                match name.and_then(|name| nodes.get(name)) {
+                    Some(node) => node.sync(&key).await,
+                    None => Ok(()),
+                }
+            }
+        })
+        .await;
     }
 
     async fn register(&self, cancel: &CancellationToken) {
@@ -250,6 +292,15 @@ impl SimulatedNode {
     fn now(&self) -> String {
         stamp(self.clock.now())
     }
+}
+
+fn queue_changes(pods: &Informer<Pod>, queue: WorkQueue<ObjectKey>) {
+    pods.subscribe(move |change: &Change<Pod>| {
+        let pod = change.object();
+        if pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()) {
+            queue.add(ObjectKey::of(&pod.metadata));
+        }
+    });
 }
 
 pub(crate) fn stamp(time: Timestamp) -> String {

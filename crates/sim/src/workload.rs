@@ -207,6 +207,8 @@ impl Workload {
             "podManagementPolicy": self.one_of(["OrderedReady", "Parallel"]),
             "template": self.template(thing),
         }});
+        // With none a pod's successor may start while it still runs, as the documentation warns.
+        set["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = json!(2);
         if self.random.random_bool(0.5) {
             set["spec"]["volumeClaimTemplates"] = json!([{"metadata": {"name": "data"}, "spec": {
                 "accessModes": ["ReadWriteOnce"], "storageClassName": "disk", "resources": {"requests": {"storage": "1Gi"}},

@@ -108,8 +108,4 @@ impl Members {
     pub fn wanted(&self) -> i32 {
         self.all().map(Member::wanted).sum()
     }
-
-    pub fn available(&self) -> i32 {
-        self.all().map(Member::available).sum()
-    }
 }

@@ -74,8 +74,9 @@ pub(super) fn shrink_old(deployment: &Deployment, members: &mut Members) -> bool
     if spare <= 0 {
         return false;
     }
+    // A set that was just told to shrink still reports pods that it is about to delete.
+    let available: i32 = members.all().map(|member| member.available().min(member.wanted())).sum();
     let unhealthy = take(deployment, &mut members.old, spare, |member| member.wanted() - member.available());
-    let available = members.available();
     let healthy = take(deployment, &mut members.old, available - minimum, Member::wanted);
     unhealthy + healthy > 0
 }

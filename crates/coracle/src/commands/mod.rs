@@ -6,6 +6,7 @@ mod image;
 mod process;
 mod progress;
 mod server;
+mod sim;
 mod status;
 mod token;
 mod up;
@@ -32,7 +33,6 @@ const NOT_YET: &[(&str, &str)] = &[
     ("scheduler", "The scheduler alone"),
     ("kubelet", "The kubelet alone"),
     ("proxy", "The service proxy alone"),
-    ("sim", "A simulated cluster behind a real API endpoint"),
 ];
 
 pub fn run(arguments: &[String]) -> ExitCode {
@@ -59,6 +59,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
         Some(("agent", matches)) => agent::run(matches),
         Some(("token", matches)) => token::run(matches),
         Some(("image", matches)) => image::run(matches),
+        Some(("sim", matches)) => sim::run(matches),
         Some((name, _)) => Err(format!("coracle {name} is not supported yet")),
         None => Err("no command given; see coracle --help".into()),
     };
@@ -84,6 +85,7 @@ fn command() -> Command {
         .subcommand(agent::command())
         .subcommand(token::command())
         .subcommand(image::command())
+        .subcommand(sim::command())
         .subcommand(Command::new("kubectl").about("The Kubernetes command-line client").disable_help_flag(true));
     NOT_YET.iter().fold(command, |command, (name, about)| {
         let rest = Arg::new("rest").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true).hide(true);

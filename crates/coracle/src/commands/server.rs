@@ -49,7 +49,7 @@ pub fn run_as<F: Future<Output = Result<(), String>>>(
     outcome
 }
 
-async fn cancel_on_signal(cancel: CancellationToken) {
+pub async fn cancel_on_signal(cancel: CancellationToken) {
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {

@@ -4,42 +4,72 @@ use std::collections::HashMap;
 
 use super::{Filter, Rejection};
 use crate::cluster::Cluster;
+use crate::counts::Places;
 use crate::cycle::Cycle;
 use crate::node_info::NodeInfo;
 use crate::pod_info::{AffinityTerm, PodInfo};
 
-/// How many pods count for or against each place, a place being a label and its value.
+/// How many pods count for or against each place, a place being the value of a topology label.
 #[derive(Clone, Default)]
-pub struct AffinityCounts {
-    /// Pods there that keep this one away.
-    repelling: Places,
+pub struct AffinityCounts<'a> {
+    /// Topology key and pods there that keep this one away, by their term.
+    repelling: Vec<(&'a str, &'a HashMap<String, i64>)>,
+    /// By topology key and value: what is supposed to be added to that or taken away.
+    supposed_repelling: HashMap<String, HashMap<String, i64>>,
     /// Pods that match all of its affinity terms, by term.
-    wanted: Vec<Places>,
+    wanted: Vec<TermCounts<'a>>,
     /// Pods that match one of its anti-affinity terms, by term.
-    unwanted: Vec<Places>,
+    unwanted: Vec<TermCounts<'a>>,
     /// Whether it may be the first of a group that it itself belongs to.
     matches_itself: bool,
 }
 
-type Places = HashMap<(String, String), i64>;
+/// Pods that count for a term, by place.
+#[derive(Clone, Default)]
+struct TermCounts<'a> {
+    /// Counted along, one for each namespace.
+    kept: Vec<&'a Places>,
+    /// Counted for this pod alone, and what is supposed.
+    more: HashMap<String, i64>,
+}
 
-pub fn count(pod: &PodInfo, cluster: &Cluster) -> AffinityCounts {
+impl TermCounts<'_> {
+    fn at(&self, topology_key: &str, node: &NodeInfo) -> i64 {
+        let Some(value) = node.labels.get(topology_key) else { return 0 };
+        let kept: i64 = self.kept.iter().filter_map(|places| places.get(value)).map(|count| count.all).sum();
+        kept + self.more.get(value).copied().unwrap_or(0)
+    }
+
+    fn add(&mut self, topology_key: &str, node: &NodeInfo, delta: i64) {
+        if let Some(value) = node.labels.get(topology_key) {
+            *self.more.entry(value.clone()).or_insert(0) += delta;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        let at = |value: &String| -> i64 {
+            let kept: i64 = self.kept.iter().filter_map(|places| places.get(value)).map(|count| count.all).sum();
+            kept + self.more.get(value).copied().unwrap_or(0)
+        };
+        if self.more.is_empty() {
+            return self.kept.iter().all(|places| places.is_empty());
+        }
+        self.kept.iter().flat_map(|places| places.keys()).chain(self.more.keys()).all(|value| at(value) <= 0)
+    }
+}
+
+pub fn count<'a>(pod: &PodInfo, cluster: &'a Cluster) -> AffinityCounts<'a> {
+    let repelling = cluster.repelling.groups().filter(|group| group.term.matches(pod, &cluster.namespaces));
     let mut counts = AffinityCounts {
-        wanted: vec![Places::new(); pod.required_affinity.len()],
-        unwanted: vec![Places::new(); pod.required_anti_affinity.len()],
+        repelling: repelling.map(|group| (group.term.topology_key.as_str(), &group.places)).collect(),
+        supposed_repelling: HashMap::new(),
+        wanted: vec![TermCounts::default(); pod.required_affinity.len()],
+        unwanted: pod.required_anti_affinity.iter().map(|term| count_term(term, cluster)).collect(),
         matches_itself: matches_all(&pod.required_affinity, pod, cluster),
-        ..AffinityCounts::default()
     };
-    for uid in &cluster.with_anti_affinity {
-        let Some((other, Some(node))) = cluster.placed(uid) else { continue };
-        count_repelling(&mut counts.repelling, pod, other, node, cluster, 1);
-    }
-    for (term, places) in pod.required_anti_affinity.iter().zip(&mut counts.unwanted) {
-        count_term(places, term, cluster);
-    }
     match &pod.required_affinity[..] {
         [] => {}
-        [term] => count_term(&mut counts.wanted[0], term, cluster),
+        [term] => counts.wanted[0] = count_term(term, cluster),
         terms => {
             // Only pods that match all of the terms count, so they are looked at one by one.
             for namespace in namespaces(&terms[0], cluster) {
@@ -61,23 +91,39 @@ pub fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Rejection> {
         return Err(Rejection::final_one(Filter::InterPodAffinity, "node(s) didn't match pod affinity rules"));
     }
     let unwanted = pod.required_anti_affinity.iter().zip(&counts.unwanted);
-    if unwanted.into_iter().any(|(term, places)| count_at(places, &term.topology_key, node) > 0) {
+    if unwanted.into_iter().any(|(term, counted)| counted.at(&term.topology_key, node) > 0) {
         return Err(Rejection::resolvable(Filter::InterPodAffinity, "node(s) didn't match pod anti-affinity rules"));
     }
-    let repelled = counts.repelling.iter().any(|((key, value), count)| *count > 0 && node.labels.get(key) == Some(value));
-    if repelled {
+    if counts.repels_from(node) {
         let reason = "node(s) didn't satisfy existing pods anti-affinity rules";
         return Err(Rejection::resolvable(Filter::InterPodAffinity, reason));
     }
     Ok(())
 }
 
+impl AffinityCounts<'_> {
+    fn repels_from(&self, node: &NodeInfo) -> bool {
+        let supposed = |key: &str, value: &String| self.supposed_repelling.get(key).and_then(|values| values.get(value)).copied().unwrap_or(0);
+        let total = |key: &str| {
+            let Some(value) = node.labels.get(key) else { return 0 };
+            let groups = self.repelling.iter().filter(|(of, _)| *of == key);
+            groups.filter_map(|(_, places)| places.get(value)).sum::<i64>() + supposed(key, value)
+        };
+        self.repelling.iter().any(|(key, _)| total(key) > 0) || self.supposed_repelling.keys().any(|key| total(key) > 0)
+    }
+}
+
 /// Counts `other` in (1) or out (-1) on the node, for the sake of argument.
-pub fn adjust(counts: &mut AffinityCounts, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, cluster: &Cluster, delta: i64) {
-    count_repelling(&mut counts.repelling, pod, other, node, cluster, delta);
-    for (term, places) in pod.required_anti_affinity.iter().zip(&mut counts.unwanted) {
+pub fn adjust(counts: &mut AffinityCounts<'_>, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, cluster: &Cluster, delta: i64) {
+    for term in other.required_anti_affinity.iter().filter(|term| term.matches(pod, &cluster.namespaces)) {
+        if let Some(value) = node.labels.get(&term.topology_key) {
+            let values = counts.supposed_repelling.entry(term.topology_key.clone()).or_default();
+            *values.entry(value.clone()).or_insert(0) += delta;
+        }
+    }
+    for (term, counted) in pod.required_anti_affinity.iter().zip(&mut counts.unwanted) {
         if term.matches(other, &cluster.namespaces) {
-            add(places, &term.topology_key, node, delta);
+            counted.add(&term.topology_key, node, delta);
         }
     }
     if !pod.required_affinity.is_empty() && matches_all(&pod.required_affinity, other, cluster) {
@@ -85,39 +131,38 @@ pub fn adjust(counts: &mut AffinityCounts, pod: &PodInfo, other: &PodInfo, node:
     }
 }
 
-fn satisfies_affinity(pod: &PodInfo, counts: &AffinityCounts, node: &NodeInfo) -> bool {
+fn satisfies_affinity(pod: &PodInfo, counts: &AffinityCounts<'_>, node: &NodeInfo) -> bool {
     if !pod.required_affinity.iter().all(|term| node.labels.contains_key(&term.topology_key)) {
         return false;
     }
     let mut terms = pod.required_affinity.iter().zip(&counts.wanted);
-    if terms.all(|(term, places)| count_at(places, &term.topology_key, node) > 0) {
+    if terms.all(|(term, counted)| counted.at(&term.topology_key, node) > 0) {
         return true;
     }
     // The first pod of a group has nobody to be near to.
-    let nobody = counts.wanted.iter().all(|places| places.values().all(|count| *count <= 0));
-    nobody && counts.matches_itself
+    counts.wanted.iter().all(TermCounts::is_empty) && counts.matches_itself
 }
 
-fn count_repelling(places: &mut Places, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, cluster: &Cluster, delta: i64) {
-    for term in other.required_anti_affinity.iter().filter(|term| term.matches(pod, &cluster.namespaces)) {
-        add(places, &term.topology_key, node, delta);
+fn count_wanted(wanted: &mut [TermCounts<'_>], terms: &[AffinityTerm], node: &NodeInfo, delta: i64) {
+    for (term, counted) in terms.iter().zip(wanted) {
+        counted.add(&term.topology_key, node, delta);
     }
 }
 
-fn count_wanted(wanted: &mut [Places], terms: &[AffinityTerm], node: &NodeInfo, delta: i64) {
-    for (term, places) in terms.iter().zip(wanted) {
-        add(places, &term.topology_key, node, delta);
-    }
-}
-
-fn count_term(places: &mut Places, term: &AffinityTerm, cluster: &Cluster) {
+fn count_term<'a>(term: &AffinityTerm, cluster: &'a Cluster) -> TermCounts<'a> {
+    let mut counted = TermCounts::default();
     for namespace in namespaces(term, cluster) {
+        if let Some(places) = cluster.places(&namespace, &term.selector, &term.topology_key) {
+            counted.kept.push(places);
+            continue;
+        }
         cluster.count(&namespace, &term.selector).for_each(|node, count| {
             if let Some(node) = cluster.node(node) {
-                add(places, &term.topology_key, node, count.all);
+                counted.add(&term.topology_key, node, count.all);
             }
         });
     }
+    counted
 }
 
 /// The namespaces that the term speaks of.
@@ -132,17 +177,6 @@ pub fn namespaces(term: &AffinityTerm, cluster: &Cluster) -> Vec<String> {
 
 fn matches_all(terms: &[AffinityTerm], pod: &PodInfo, cluster: &Cluster) -> bool {
     terms.iter().all(|term| term.matches(pod, &cluster.namespaces))
-}
-
-fn add(places: &mut Places, topology_key: &str, node: &NodeInfo, delta: i64) {
-    if let Some(value) = node.labels.get(topology_key) {
-        *places.entry((topology_key.to_owned(), value.clone())).or_insert(0) += delta;
-    }
-}
-
-fn count_at(places: &Places, topology_key: &str, node: &NodeInfo) -> i64 {
-    let Some(value) = node.labels.get(topology_key) else { return 0 };
-    places.get(&(topology_key.to_owned(), value.clone())).copied().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -16,12 +16,18 @@ pub struct SpreadCounts<'a> {
     constraint: &'a SpreadConstraint,
     /// By the topology label's value; places without pods count 0.
     places: HashMap<String, i64>,
+    /// The least of `places`, or 0 where there are too few of them.
+    emptiest: i64,
     counts_itself: bool,
 }
 
 pub fn count<'a>(pod: &'a PodInfo, cluster: &Cluster) -> Vec<SpreadCounts<'a>> {
     let constraints: Vec<&SpreadConstraint> = pod.spread.iter().filter(|constraint| constraint.hard).collect();
     let count = |constraint: &&'a SpreadConstraint| {
+        let counts_itself = constraint.selector.matcher.matches(&pod.labels);
+        if let Some(places) = count_by_place(pod, constraint, &constraints, cluster) {
+            return SpreadCounts { constraint, emptiest: emptiest(constraint, &places), places, counts_itself };
+        }
         let matching = cluster.count(&pod.key.namespace, &constraint.selector);
         let mut places = HashMap::new();
         // A node without all of the keys is no place for any of the constraints.
@@ -36,9 +42,30 @@ pub fn count<'a>(pod: &'a PodInfo, cluster: &Cluster) -> Vec<SpreadCounts<'a>> {
                 }
             }
         }
-        SpreadCounts { constraint, places, counts_itself: constraint.selector.matcher.matches(&pod.labels) }
+        SpreadCounts { constraint, emptiest: emptiest(constraint, &places), places, counts_itself }
     };
     constraints.iter().map(count).collect()
+}
+
+/// What is counted along anyway, where every node that has the label is a place.
+fn count_by_place(pod: &PodInfo, constraint: &SpreadConstraint, all: &[&SpreadConstraint], cluster: &Cluster) -> Option<HashMap<String, i64>> {
+    if constraint.honor_taints || constraint.honor_affinity && pod.is_particular() {
+        return None;
+    }
+    let domains = cluster.domains(&constraint.topology_key)?;
+    let everywhere = |key: &str| cluster.domains(key).is_some_and(|values| values.values().sum::<usize>() == cluster.nodes().len());
+    if all.iter().any(|other| other.topology_key != constraint.topology_key && !everywhere(&other.topology_key)) {
+        return None;
+    }
+    let counted = cluster.places(&pod.key.namespace, &constraint.selector, &constraint.topology_key)?;
+    Some(domains.keys().map(|value| (value.clone(), counted.get(value).map_or(0, |count| count.live))).collect())
+}
+
+fn emptiest(constraint: &SpreadConstraint, places: &HashMap<String, i64>) -> i64 {
+    if (places.len() as i64) < constraint.min_domains {
+        return 0;
+    }
+    places.values().copied().min().unwrap_or(i64::from(i32::MAX))
 }
 
 pub fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Rejection> {
@@ -48,7 +75,7 @@ pub fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Rejection> {
             return Err(Rejection::final_one(Filter::PodTopologySpread, reason));
         };
         let here = spread.places.get(place).copied().unwrap_or(0) + i64::from(spread.counts_itself);
-        if here - spread.emptiest() > spread.constraint.max_skew {
+        if here - spread.emptiest > spread.constraint.max_skew {
             let reason = "node(s) didn't match pod topology spread constraints";
             return Err(Rejection::resolvable(Filter::PodTopologySpread, reason));
         }
@@ -67,16 +94,8 @@ pub fn adjust(counts: &mut [SpreadCounts<'_>], pod: &PodInfo, other: &PodInfo, n
             && let Some(count) = node.labels.get(&spread.constraint.topology_key).and_then(|place| spread.places.get_mut(place))
         {
             *count += delta;
+            spread.emptiest = emptiest(spread.constraint, &spread.places);
         }
-    }
-}
-
-impl SpreadCounts<'_> {
-    fn emptiest(&self) -> i64 {
-        if (self.places.len() as i64) < self.constraint.min_domains {
-            return 0;
-        }
-        self.places.values().copied().min().unwrap_or(i64::from(i32::MAX))
     }
 }
 

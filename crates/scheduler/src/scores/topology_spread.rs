@@ -81,7 +81,13 @@ fn count<'a>(
     }
     let place = |node: &'a NodeInfo| node.labels.get(&constraint.topology_key).map(String::as_str);
     let mut places: HashMap<&str, i64> = offered.filter_map(|node| place(node)).map(|place| (place, 0)).collect();
-    if !places.is_empty() {
+    let by_place = cluster.places(&pod.key.namespace, &constraint.selector, &constraint.topology_key);
+    let all_count = pod.spread.is_empty() && !constraint.honor_taints && !(constraint.honor_affinity && pod.is_particular());
+    if let Some(counted) = by_place.filter(|_| all_count) {
+        for (place, total) in &mut places {
+            *total = counted.get(*place).map_or(0, |count| count.live);
+        }
+    } else if !places.is_empty() {
         matching.for_each(|name, count| {
             let node = cluster.node(name).filter(|node| !ignored(node) && is_domain(pod, constraint, node));
             if let Some(total) = node.and_then(place).and_then(|place| places.get_mut(place)) {

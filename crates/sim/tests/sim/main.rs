@@ -1,6 +1,8 @@
-//! The control plane in virtual time. `CORACLE_SEED` repeats one run, `CORACLE_SEEDS` asks for more of them.
+//! The control plane in virtual time. `CORACLE_SEED` repeats one run, `CORACLE_SEEDS` asks for more of them,
+//! `CORACLE_LOG=debug` tells what the components have to say.
 
 mod api;
+mod conformance_apps;
 mod deployment;
 mod garbage;
 mod mixed;
@@ -8,6 +10,7 @@ mod namespaces;
 mod nodes;
 mod quotas;
 mod scheduling;
+mod speed;
 
 use std::time::Duration;
 
@@ -18,13 +21,15 @@ use sim::SimulatedCluster;
 
 const SEEDS: u64 = 5;
 
-/// The seeds to run: the one that is asked for, or as many as are asked for.
+/// The seeds to run: the one that is asked for, or as many as are asked for, or `from-until`.
 fn seeds(default: u64) -> std::ops::Range<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    match number("CORACLE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("CORACLE_SEEDS").unwrap_or(default),
+    let text = |name: &str| std::env::var(name).unwrap_or_default();
+    if let Ok(seed) = text("CORACLE_SEED").parse() {
+        return seed..seed + 1;
     }
+    let asked = text("CORACLE_SEEDS");
+    let (from, until) = asked.split_once('-').unwrap_or(("0", &asked));
+    from.parse().unwrap_or(0)..until.parse().unwrap_or(default)
 }
 
 fn service_account_key() -> String {
@@ -32,6 +37,10 @@ fn service_account_key() -> String {
 }
 
 fn with_virtual_time<T>(scenario: impl Future<Output = T>) -> T {
+    if let Ok(filter) = std::env::var("CORACLE_LOG") {
+        // Of several runs the first has set it already.
+        let _ = tracing_subscriber::fmt().without_time().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
     runtime.block_on(scenario)
 }
