@@ -21,6 +21,7 @@ pub mod flow;
 mod health;
 pub mod http;
 pub mod kinds;
+mod measured;
 mod metrics;
 mod openapi;
 pub mod pki;

@@ -174,6 +174,7 @@ impl Metrics {
         writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"readOnly\"}} {reads}")?;
         writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"mutating\"}} {writes}")?;
         server.flow.print(out)?;
+        server.store_times.print(out)?;
         if let Some(auditor) = &server.auditor {
             let (written, lost) = auditor.counts();
             writeln!(out, "# HELP apiserver_audit_event_total [ALPHA] Counter of audit events generated and sent to the audit backend.")?;

@@ -151,7 +151,7 @@ fn token_review(call: &Call, review: &Value) -> Result<Value, RequestError> {
         audiences.push(call.server.config.issuer());
     }
     Ok(match call.server.authenticator.token(&call.server, token, Some(&audiences)) {
-        Some(user) => json!({"authenticated": true, "user": user_info(&user), "audiences": audiences}),
+        Some((user, meant)) => json!({"authenticated": true, "user": user_info(&user), "audiences": meant}),
         None => json!({"user": {}, "error": "[invalid bearer token, token lookup failed]"}),
     })
 }

@@ -34,6 +34,7 @@ use crate::http::body::BoxError;
 use crate::http::service::{InProcess, LONG_RUNNING_MAX};
 use crate::http::tls::{self, TlsConfig};
 use crate::kinds::{Kind, registry};
+use crate::measured::{MeasuredStore, StoreTimes};
 use crate::metrics::Metrics;
 use crate::pki::Identity;
 use crate::tokens::{SigningKey, TokenError};
@@ -132,6 +133,7 @@ pub struct ApiServer {
     pub(crate) authorizer: Authorizer,
     pub(crate) signing_key: SigningKey,
     pub(crate) metrics: Metrics,
+    pub(crate) store_times: Arc<StoreTimes>,
     pub(crate) flow: Arc<FlowControl>,
     /// Places for logs that are followed, exec and the like.
     pub(crate) long_running: Semaphore,
@@ -172,6 +174,8 @@ impl std::error::Error for StartError {}
 impl ApiServer {
     /// Reads the store, writes what a cluster starts with, and is ready.
     pub async fn new(mut config: Config) -> Result<Arc<ApiServer>, StartError> {
+        let (store, store_times) = MeasuredStore::over(config.store.clone());
+        config.store = store;
         let cache = Cache::start(config.store.clone(), config.cancel.clone()).await.map_err(StartError::Store)?;
         let allocator = allocate::allocator(AllocateConfig {
             service_cidrs: config.service_cidrs.clone(),
@@ -199,6 +203,7 @@ impl ApiServer {
             authorizer: Authorizer::new(config.authorization, cache.clone()),
             signing_key,
             metrics: Metrics::new(config.clock.now()),
+            store_times,
             flow: FlowControl::new(&config.flow, cache.clone()),
             long_running: Semaphore::new(LONG_RUNNING_MAX),
             auditor,

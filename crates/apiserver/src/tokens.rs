@@ -116,8 +116,8 @@ impl SigningKey {
     }
 }
 
-/// Whose token it is, if it holds now.
-pub fn authenticate(server: &ApiServer, token: &str, audiences: Option<&[String]>) -> Option<User> {
+/// Whose token it is, if it holds now, and for which of the audiences.
+pub fn authenticate(server: &ApiServer, token: &str, audiences: Option<&[String]>) -> Option<(User, Vec<String>)> {
     if token.bytes().filter(|byte| *byte == b'.').count() != 2 {
         return None;
     }
@@ -131,7 +131,9 @@ pub fn authenticate(server: &ApiServer, token: &str, audiences: Option<&[String]
         Some(list) => list.iter().any(|own| own == audience),
         None => audience == issuer,
     };
-    if !claims["aud"].as_array()?.iter().filter_map(Value::as_str).any(meant_for) {
+    let meant = claims["aud"].as_array()?.iter().filter_map(Value::as_str).filter(|audience| meant_for(audience));
+    let meant: Vec<String> = meant.map(str::to_owned).collect();
+    if meant.is_empty() {
         return None;
     }
     let bound = &claims["kubernetes.io"];
@@ -163,7 +165,7 @@ pub fn authenticate(server: &ApiServer, token: &str, audiences: Option<&[String]
         note("node-name", &bound["node"]["name"]);
         note("node-uid", &bound["node"]["uid"]);
     }
-    Some(User {
+    let user = User {
         name: format!("system:serviceaccount:{namespace}:{account}"),
         uid: uid.to_owned(),
         groups: vec![
@@ -172,7 +174,8 @@ pub fn authenticate(server: &ApiServer, token: &str, audiences: Option<&[String]
             AUTHENTICATED.into(),
         ],
         extra,
-    })
+    };
+    Some((user, meant))
 }
 
 fn still_there(server: &ApiServer, plural: &str, namespace: &str, bound: &Value) -> Option<()> {

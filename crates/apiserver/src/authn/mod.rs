@@ -47,18 +47,26 @@ impl Authenticator {
             return Ok(user);
         }
         match bearer(headers) {
-            Some(token) => self.token(server, &token, None).map(Arc::new).ok_or(RequestError::Unauthorized),
+            Some(token) => {
+                self.token(server, &token, None).map(|(user, _)| Arc::new(user)).ok_or(RequestError::Unauthorized)
+            }
             None if self.anonymous => Ok(Arc::new(User::anonymous())),
             None => Err(RequestError::Unauthorized),
         }
     }
 
-    /// Whose token it is. `audiences`: for whom it must be meant; None: for this server.
-    pub fn token(&self, server: &ApiServer, token: &str, audiences: Option<&[String]>) -> Option<User> {
-        self.static_tokens
-            .user(token)
-            .or_else(|| tokens::authenticate(server, token, audiences))
-            .or_else(|| bootstrap_tokens::user(server, token))
+    /// Whose token it is, and for whom of `audiences` it is meant. None of these: it must be meant for this server,
+    /// as all tokens are that name no audience.
+    pub fn token(&self, server: &ApiServer, token: &str, audiences: Option<&[String]>) -> Option<(User, Vec<String>)> {
+        if let Some(found) = tokens::authenticate(server, token, audiences) {
+            return Some(found);
+        }
+        let issuer = server.config.issuer();
+        if audiences.is_some_and(|list| !list.contains(&issuer)) {
+            return None;
+        }
+        let user = self.static_tokens.user(token).or_else(|| bootstrap_tokens::user(server, token))?;
+        Some((user, vec![issuer]))
     }
 }
 

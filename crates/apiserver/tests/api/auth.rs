@@ -547,3 +547,27 @@ async fn fields_are_owned_in_the_version_that_set_them() {
     assert_eq!(own["fieldsV1"]["f:spec"]["f:targetCPUUtilizationPercentage"], json!({}));
     assert_eq!(own["fieldsV1"]["f:spec"].get("f:metrics"), None);
 }
+
+#[tokio::test]
+async fn tokens_are_meant_for_somebody() {
+    let token = StaticToken { token: "secret".into(), user: "alice".into(), uid: String::new(), groups: Vec::new() };
+    let server = TestServer::with(Config { static_tokens: vec![token], ..config() }).await;
+    server.post(ACCOUNTS, account("robot")).await.expect(201);
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": ["vault", "other"], "expirationSeconds": null}});
+    let issued = server.post(&format!("{ACCOUNTS}/robot/token"), request).await.expect(201);
+    assert_eq!(issued["spec"]["expirationSeconds"], 3600);
+    let token = issued["status"]["token"].as_str().expect("a token");
+    let check = async |token: &str, audiences: Value, expected: Value| {
+        let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token, "audiences": audiences}});
+        let status = server.post("/apis/authentication.k8s.io/v1/tokenreviews", body).await.expect(201)["status"].take();
+        assert_eq!(status["audiences"], expected, "{audiences}: {status}");
+    };
+    let server_itself = "https://kubernetes.default.svc.cluster.local";
+    check(token, json!(["vault"]), json!(["vault"])).await;
+    check(token, json!(["vault", "x"]), json!(["vault"])).await;
+    check(token, json!(["x"]), Value::Null).await;
+    check(token, json!([]), Value::Null).await;
+    check("secret", json!([]), json!([server_itself])).await;
+    check("secret", json!(["vault"]), Value::Null).await;
+    check("secret", json!(["vault", server_itself]), json!([server_itself])).await;
+}
