@@ -16,6 +16,7 @@ mod kubeconfig;
 mod local;
 mod manifests;
 mod node;
+mod peers;
 mod pod_network;
 mod server;
 

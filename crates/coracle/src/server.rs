@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster_settings::ClusterSettings;
 use crate::config::Config;
 use crate::instance::Instance;
-use crate::{datastore, kubeconfig, manifests, node};
+use crate::{datastore, kubeconfig, manifests, node, peers};
 
 /// Runs until cancelled. Containers go on after it returns.
 pub async fn run(mut config: Config, instance: Instance, cancel: CancellationToken) -> Result<(), String> {
@@ -58,6 +58,11 @@ pub async fn run(mut config: Config, instance: Instance, cancel: CancellationTok
     let administrator = client::in_process_as(server.in_process("system:admin", &["system:masters"]), "coracle");
     tokio::spawn(cluster_dns_service(administrator.clone(), config.cluster_dns));
     tokio::spawn(publish_settings(administrator.clone(), settings));
+    if config.datastore.is_shared() {
+        let address = config.advertise_address.unwrap_or(node_ip);
+        let me = peers::Peer { name: config.node_name.clone(), address, port: config.https_listen_port };
+        tokio::spawn(peers::run(administrator.clone(), me, cancel.clone()));
+    }
     tokio::spawn(manifests::run(administrator, instance.manifests(), cancel.clone()));
 
     tokio::select! {
