@@ -196,6 +196,9 @@ pub struct LinuxContainerSecurityContext {
     pub masked_paths: Option<Vec<String>>,
     pub readonly_paths: Option<Vec<String>>,
     pub namespaces: NamespaceOptions,
+    /// The running container of the pod whose process namespace this one joins (CRI's mode TARGET); empty: none.
+    #[serde(default)]
+    pub process_target: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

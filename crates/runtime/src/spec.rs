@@ -49,6 +49,8 @@ pub struct ContainerSpec {
     /// Compiled programs in base64, to be loaded in this order. Empty: unconfined.
     pub seccomp: Vec<String>,
     pub processes: ProcessNamespace,
+    /// The container whose process namespace it joins instead; empty: none.
+    pub beside: String,
     /// Relative to each hierarchy's root.
     pub cgroup: String,
     pub resources: LinuxContainerResources,

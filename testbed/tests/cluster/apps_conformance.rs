@@ -729,3 +729,25 @@ fn budgets_guard_pods() {
     session.delete(&format!("{BUDGETS}?labelSelector=set=one"));
     session.eventually(everywhere, |list| list["items"].as_array().map(Vec::len) == Some(1));
 }
+
+// Conformance: [sig-apps] CronJob should support CronJob API operations
+#[test]
+fn cron_jobs_live_in_the_api() {
+    if let Some(reason) = missing() {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let cluster = Cluster::start_with(&["--disable-agent"]).expect("starts");
+    let session = cluster.session();
+    session.discovered("batch", "v1", &["cronjobs", "cronjobs/status"]);
+    const CRON_JOBS: &str = "batch/v1/cronjobs";
+    let spec = json!({"spec": {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": template(waiting_once(), "cron")}}}});
+    session.lives(CRON_JOBS, &spec);
+    session.create(CRON_JOBS, &with(spec, json!({"metadata": {"name": "yearly"}})));
+    assert_eq!(session.items("/apis/batch/v1/cronjobs").len(), 1);
+    let status = format!("{CRON_JOBS}/yearly/status");
+    let patched = session.patch(&status, &json!({"metadata": {"annotations": {"patchedstatus": "true"}}, "status": {"lastScheduleTime": "2026-01-01T00:00:00Z"}}));
+    assert_eq!((&patched["status"]["lastScheduleTime"], &patched["metadata"]["annotations"]["patchedstatus"]), (&json!("2026-01-01T00:00:00Z"), &json!("true")));
+    session.edit(&status, |cron| cron["status"]["lastScheduleTime"] = "2026-02-01T00:00:00Z".into());
+    assert_eq!(session.get(&status)["status"]["lastScheduleTime"], "2026-02-01T00:00:00Z");
+}

@@ -389,6 +389,12 @@ fn ephemeral_containers_join_a_running_pod() {
         assert_eq!(pod["spec"]["ephemeralContainers"].as_array().map(Vec::len), Some(count));
         session.eventually_text(&format!("pods/pod/log?container={name}"), |text| text == format!("polo {name}\n"));
     }
+    // With a target it sees that container's processes, which are not shared otherwise.
+    let guest = json!({"name": "looker", "image": "busybox:1.35", "targetContainerName": "main", "command": ["sh", "-c", "ps; tr '\\0' ' ' < /proc/1/cmdline"]});
+    session.strategic_patch("pods/pod/ephemeralcontainers", &json!({"spec": {"ephemeralContainers": [guest]}}));
+    session.eventually_text("pods/pod/log?container=looker", |text| text.contains("trap 'exit 0' TERM; while :; do sleep 0.1; done"));
+    let pod = session.get("pods/pod");
+    assert!(is_ready(&pod) && main_status(&pod)["restartCount"] == 0, "the end of the guest is not the end of its host");
 }
 
 // Conformance: [sig-node] Sysctls should reject invalid sysctls

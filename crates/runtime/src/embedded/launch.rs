@@ -86,6 +86,7 @@ pub fn spec(inputs: &Inputs<'_>) -> CriResult<ContainerSpec> {
         no_new_privileges: security.no_new_privs,
         seccomp,
         processes: processes(sandbox, security),
+        beside: security.process_target.clone(),
         cgroup: inputs.cgroup.clone(),
         resources: container.resources.clone(),
     })
@@ -177,6 +178,9 @@ fn paths(security: &LinuxContainerSecurityContext, given: &Option<Vec<String>>, 
 }
 
 fn processes(sandbox: &PodSandboxConfig, security: &LinuxContainerSecurityContext) -> ProcessNamespace {
+    if !security.process_target.is_empty() {
+        return ProcessNamespace::Pod; // Not its own: its end does not end the others in it.
+    }
     match (security.namespaces.pid, sandbox.namespaces.pid) {
         (NamespaceMode::Node, _) => ProcessNamespace::Host,
         (NamespaceMode::Pod, NamespaceMode::Pod) => ProcessNamespace::Pod,

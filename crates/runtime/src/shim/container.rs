@@ -12,7 +12,7 @@ use super::streams::{Streams, set_nonblocking};
 use crate::cgroup::{Cgroups, DeviceRule};
 use crate::container::{self, Launch, Progress, devices};
 use crate::spec::{ContainerFiles, ContainerSpec, ExitRecord, StartRecord, read_json, write_json};
-use crate::sys::{now_nanoseconds, socket};
+use crate::sys::{now_nanoseconds, process, socket};
 
 /// Whom to answer: connection and request.
 pub type Asker = (u64, u64);
@@ -74,6 +74,14 @@ pub enum Phase {
     Exited(ExitRecord),
 }
 
+/// What a container is started among.
+pub struct Surroundings<'a> {
+    pub cgroups: &'a Cgroups,
+    pub sandbox: &'a Sandbox,
+    /// The first process of a container that runs.
+    pub running: &'a dyn Fn(&str) -> Option<i32>,
+}
+
 pub struct Container {
     pub id: String,
     pub spec: ContainerSpec,
@@ -88,7 +96,8 @@ pub struct Container {
 
 impl Container {
     /// Forks; the answer comes when the child has executed its program or failed.
-    pub fn start(files: ContainerFiles, cgroups: &Cgroups, sandbox: &Sandbox, asker: Asker) -> Result<Container, String> {
+    pub fn start(files: ContainerFiles, around: &Surroundings<'_>, asker: Asker) -> Result<Container, String> {
+        let Surroundings { cgroups, sandbox, running } = around;
         let spec: ContainerSpec =
             read_json(&files.spec()).map_err(|cause| format!("{}: {cause}", files.spec().display()))?;
         let group = cgroups.group(&spec.cgroup);
@@ -107,9 +116,14 @@ impl Container {
         let (ours, theirs) = progress_pair().map_err(text)?;
         let launching = Launching::new(ours, asker).map_err(text)?;
         let launch = Launch { spec: &spec, cgroups, streams: child_streams, progress: theirs };
-        let pid = sandbox
-            .fork(spec.processes, || container::run(launch, &files))
-            .map_err(|cause| format!("fork: {cause}"))?;
+        let child = || container::run(launch, &files);
+        let forked = if spec.beside.is_empty() {
+            sandbox.fork(spec.processes, child)
+        } else {
+            let target = running(&spec.beside).ok_or_else(|| format!("target container {:?} is not running", spec.beside))?;
+            process::pidfd(target).and_then(|target| sandbox.fork_beside(&target, child))
+        };
+        let pid = forked.map_err(|cause| format!("fork: {cause}"))?;
         Ok(Container {
             id: spec.id.clone(),
             spec,

@@ -10,7 +10,7 @@ use nix::sys::signalfd::SignalFd;
 
 use super::Parts;
 use super::connection::Connection;
-use super::container::{Asker, Container, Launched, Phase};
+use super::container::{Asker, Container, Launched, Phase, Surroundings};
 use super::exec::{ExecProcess, Wanted};
 use super::log::Stream;
 use super::protocol::{ContainerReport, Failure, Message, Operation, Reply, Request};
@@ -272,7 +272,9 @@ impl Server {
             return Err(Failure::Failed(format!("container {id:?} cannot be started again")));
         }
         let files = self.files.container(id);
-        let container = Container::start(files, &self.cgroups, &self.sandbox, asker)
+        let running = |id: &str| self.containers.get(id).filter(|it| it.is_running()).map(|it| it.pid);
+        let around = Surroundings { cgroups: &self.cgroups, sandbox: &self.sandbox, running: &running };
+        let container = Container::start(files, &around, asker)
             .map_err(|problem| Failure::Failed(start_error(&problem)))?;
         self.containers.insert(id.to_string(), container);
         Ok(None)
