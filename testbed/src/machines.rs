@@ -585,11 +585,13 @@ fn port(index: usize) -> String {
     format!("port-{}", index + 1)
 }
 
-/// A cable from the wire into the namespaces, where it is `eth0` with the default route.
+/// A cable from the wire into the namespaces, where it is `eth0` with the default route. A machine keeps its hardware
+/// address when it is turned off and on.
 fn plug_in(wire: &Namespaces, namespaces: &Namespaces, port: &str, address: Ipv4Addr) -> io::Result<()> {
     let pid = namespaces.pid.to_string();
     let script = format!(
-        "ip link add {port} type veth peer name eth0 netns {pid} && ip link set {port} master wire && ip link set {port} up"
+        "ip link add {port} type veth peer name eth0 address 02:00:00:00:00:{:02x} netns {pid} && ip link set {port} master wire && ip link set {port} up",
+        address.octets()[3]
     );
     let inside = format!("ip addr add {address}/24 dev eth0 && ip link set eth0 up && ip route add default via {WIRE}");
     for (at, script) in [(wire, script), (namespaces, inside)] {

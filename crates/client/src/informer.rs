@@ -196,7 +196,8 @@ impl<K: Cached> Sink for TypedSink<K> {
 
 /// Bounds of the wait after a failure; the upper one is client-go's.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// A server that comes back is found within seconds; the jitter spreads those who wait for it.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// A watch lives this long and up to twice as long, so that watches of many clients do not end together.
 const WATCH_MIN: Duration = Duration::from_secs(300);
 
