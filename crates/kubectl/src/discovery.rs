@@ -43,6 +43,11 @@ impl Resource {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
+    /// As the original's errors have it: `apps/v1, Kind=Deployment`, `/v1, Kind=Pod`
+    pub fn group_version_kind(&self) -> String {
+        format!("{}/{}, Kind={}", self.group, self.version, self.kind)
+    }
+
     /// `deployments.apps`, `pods`
     pub fn qualified(&self) -> String {
         if self.group.is_empty() { self.name.clone() } else { format!("{}.{}", self.name, self.group) }

@@ -129,7 +129,13 @@ async fn fetch_once(session: &Session, address: &str) -> Result<http::Response<k
     let config = kube::Config::new(origin.parse().map_err(|_| invalid())?);
     let client = crate::connection::client(config, "", &session.environment)?;
     let request = http::Request::get(path).body(kube::client::Body::empty()).map_err(|_| invalid())?;
-    client.send(request).await.map_err(|error| Error::Message(format!("Get {address:?}: {}", crate::rest::reason(&crate::rest::chain(&error), origin))))
+    client.send(request).await.map_err(|error| {
+        let cause = crate::rest::chain(&error);
+        match crate::rest::unreachable(&cause, origin) {
+            refused if cause.to_lowercase().contains("connection refused") => refused,
+            _ => Error::Message(format!("Get {address:?}: {}", crate::rest::reason(&cause, origin))),
+        }
+    })
 }
 
 /// The objects of `-f` as `--local` changes them: nobody is asked, and no namespace is filled in.

@@ -255,7 +255,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     shown
 }
 
-fn unreachable(cause: &str, server: &str) -> Error {
+pub fn unreachable(cause: &str, server: &str) -> Error {
     if cause.to_lowercase().contains("connection refused") {
         return Error::Unreachable(format!("The connection to the server {} was refused - did you specify the right host or port?", host_of(server)));
     }
@@ -267,6 +267,19 @@ fn host_of(server: &str) -> &str {
     host.split('/').next().unwrap_or_default()
 }
 
+/// `certificate not valid for name "a"; certificate is only valid for DnsName("b") or IpAddress(c)`, in Go's words.
+fn not_valid_for(cause: &str, host: &str) -> String {
+    let wanted = cause.split("for name \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or(host);
+    let (begin, end) = if wanted.parse::<std::net::IpAddr>().is_ok() { ("IpAddress(", ')') } else { ("DnsName(\"", '"') };
+    let valid: Vec<&str> = cause.split(begin).skip(1).filter_map(|rest| rest.split(end).next()).collect();
+    let why = match valid.is_empty() {
+        true if end == ')' => format!("cannot validate certificate for {wanted} because it doesn't contain any IP SANs"),
+        true => format!("certificate is not valid for any names, but wanted to match {wanted}"),
+        false => format!("certificate is valid for {}, not {wanted}", valid.join(", ")),
+    };
+    format!("tls: failed to verify certificate: x509: {why}")
+}
+
 /// Why no connection came about, in Go's words.
 pub fn reason(cause: &str, server: &str) -> String {
     let host = host_of(server);
@@ -276,7 +289,7 @@ pub fn reason(cause: &str, server: &str) -> String {
     } else if lower.contains("unknownissuer") || lower.contains("unknown issuer") {
         "tls: failed to verify certificate: x509: certificate signed by unknown authority".to_owned()
     } else if lower.contains("notvalidforname") || lower.contains("not valid for") {
-        format!("tls: failed to verify certificate: x509: certificate is not valid for {host}")
+        not_valid_for(cause, host)
     } else if lower.contains("expired") {
         "tls: failed to verify certificate: x509: certificate has expired or is not yet valid".to_owned()
     } else if lower.contains("dns error") || lower.contains("failed to lookup") {

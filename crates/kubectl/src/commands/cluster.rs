@@ -55,6 +55,18 @@ pub static CLUSTER_INFO: Command = Command {
     ..COMMAND
 };
 
+pub static ALPHA: Command = Command {
+    name: "alpha",
+    about: "Commands that are still tried out. There are none.",
+    run: Some(|session, args| Box::pin(async move {
+        match args.args.first() {
+            Some(word) => fail!("unknown command {word:?} for \"kubectl alpha\""),
+            None => session.say("No alpha commands are available in this version of kubectl"),
+        }
+    })),
+    ..COMMAND
+};
+
 pub static OPTIONS: Command = Command {
     name: "options",
     about: "Show the flags that all commands have.",

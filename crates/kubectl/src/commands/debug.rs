@@ -183,7 +183,7 @@ async fn run(session: &Session, args: &Parsed) -> Result {
             "nodes" => on_node(session, args, &wishes, &info).await?,
             "pods" if wishes.copy_to.is_empty() => in_pod(session, args, &wishes, &info).await?,
             "pods" => in_copy(session, args, &wishes, &info).await?,
-            _ => fail!("{:?} not supported by debug", format!("{}, Kind={}", info.resource.api_version(), info.resource.kind)),
+            _ => fail!("{:?} not supported by debug", info.resource.group_version_kind()),
         };
         let attach = if args.changed("attach") { args.is_set("attach") } else { wishes.stdin };
         if attach && !container.is_empty() {

@@ -90,6 +90,7 @@ pub static ROOT: Command = Command {
         &config::CONFIG,
         &plugin::PLUGIN,
         &cluster::VERSION,
+        &cluster::ALPHA,
         &cluster::OPTIONS,
     ],
     ..COMMAND

@@ -1,7 +1,7 @@
 //! `kubectl plugin`, and commands that are programs named `kubectl-...` on the path.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::command::{Alone, COMMAND, Command};
 use crate::error::{Error, Result};
@@ -26,8 +26,13 @@ static LIST: Command = Command {
 };
 
 fn list(session: &Session, name_only: bool) -> Result {
-    let mut found = Vec::new();
+    let mut found: Vec<PathBuf> = Vec::new();
+    let mut seen_directories = Vec::new();
     for directory in directories(&session.environment) {
+        if seen_directories.contains(&directory) {
+            continue;
+        }
+        seen_directories.push(directory.clone());
         let Ok(entries) = std::fs::read_dir(&directory) else { continue };
         let mut names: Vec<PathBuf> = entries.filter_map(std::result::Result::ok).map(|entry| entry.path()).collect();
         names.sort();
@@ -38,11 +43,49 @@ fn list(session: &Session, name_only: bool) -> Result {
         return Err(Error::Message("unable to find any kubectl plugins in your PATH".to_owned()));
     }
     session.say("The following compatible plugins are available:\n")?;
-    for path in found {
-        let shown = if name_only { path.file_name().unwrap_or_default().to_string_lossy().into_owned() } else { path.display().to_string() };
-        session.say(shown)?;
+    let mut warnings = 0;
+    for (index, path) in found.iter().enumerate() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        session.say(if name_only { name.clone() } else { path.display().to_string() })?;
+        session.flush()?;
+        for warning in problems(path, &name, &found[..index]) {
+            session.complain(format!("  - warning: {warning}"));
+            warnings += 1;
+        }
     }
-    Ok(())
+    match warnings {
+        0 => Ok(()),
+        1 => Err(Error::Message("one plugin warning was found".to_owned())),
+        count => Err(Error::Message(format!("{count} plugin warnings were found"))),
+    }
+}
+
+/// Why a plugin would not be run, or not this one.
+fn problems(path: &Path, name: &str, before: &[PathBuf]) -> Vec<String> {
+    let mut found = Vec::new();
+    let words: Vec<String> = name.split('-').skip(1).map(|word| word.replace('_', "-")).collect();
+    let mut command = &super::ROOT;
+    let mut matched = 0;
+    for word in &words {
+        match command.subcommands.iter().find(|sub| sub.name == word || sub.aliases.contains(&word.as_str())) {
+            Some(sub) => command = sub,
+            None => break,
+        }
+        matched += 1;
+    }
+    if matched > 0 && matched == words.len() {
+        found.push(format!("{name} overwrites existing command: {:?}", format!("kubectl {}", words.join(" "))));
+    }
+    if !is_executable(path) {
+        found.push(format!("{} identified as a kubectl plugin, but it is not executable", path.display()));
+    } else if let Some(first) = before.iter().find(|other| other.file_name() == path.file_name()) {
+        found.push(format!("{} is overshadowed by a similarly named plugin: {}", path.display(), first.display()));
+    }
+    found
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
 }
 
 fn directories(environment: &Environment) -> Vec<PathBuf> {
@@ -69,9 +112,7 @@ pub fn try_plugin(args: &[String], environment: &Environment) -> Option<u8> {
     let words: Vec<String> = args.iter().take_while(|word| !word.starts_with('-')).map(|word| word.replace('-', "_")).collect();
     for count in (1..=words.len()).rev() {
         let name = format!("kubectl-{}", words[..count].join("-"));
-        let program = directories(environment).into_iter().map(|directory| directory.join(&name)).find(|path| {
-            path.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
-        });
+        let program = directories(environment).into_iter().map(|directory| directory.join(&name)).find(|path| is_executable(path));
         if let Some(program) = program {
             let status = std::process::Command::new(program).args(&args[count..]).status().ok()?;
             return Some(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1));

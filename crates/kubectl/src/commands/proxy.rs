@@ -83,6 +83,9 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     let files = (!args.text("www").is_empty()).then(|| (with_slashes(args.text("www-prefix")), PathBuf::from(args.text("www"))));
     let proxy = Arc::new(Proxy { client: session.client().await?.clone(), filter, prefix, files });
     if socket.is_empty() {
+        if !(0..=65535).contains(&args.int("port")) {
+            fail!("listen tcp: address {}: invalid port", args.int("port"));
+        }
         let address = format!("{}:{}", args.text("address"), args.int("port"));
         let listener = TcpListener::bind(&address).await.map_err(|error| Error::Message(format!("listen tcp {address}: bind: {}", go_io(&error))))?;
         started(session, &listener.local_addr()?.to_string())?;

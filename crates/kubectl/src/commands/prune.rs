@@ -120,7 +120,7 @@ pub async fn candidates(session: &Session, args: &Parsed, visited: &Visited) -> 
 }
 
 fn pruning(error: Error, resource: &Resource) -> Error {
-    let kind = format!("{}, Kind={}", if resource.group.is_empty() { format!("/{}", resource.version) } else { resource.api_version() }, resource.kind);
+    let kind = resource.group_version_kind();
     let sort = if resource.namespaced { "namespaced" } else { "nonNamespaced" };
     Error::Message(format!("error pruning {sort} object {kind}: {}", error.bare()))
 }
