@@ -229,8 +229,11 @@ pub fn read_configuration(
             Some(_) => {}
         }
     }
+    let said = config.clone();
     let unknown = api::json::normalise(&mut config, expected.definition)
         .map_err(|cause| RequestError::BadRequest(cause.to_string()))?;
+    // What is written even when empty would be applied, and owned, without having been said.
+    keep_what_was_said(&mut config, &said);
     problems.extend(unknown);
     report(call, problems, expected, validation)?;
     if config["metadata"].get("managedFields").is_some_and(|managers| !managers.as_array().is_none_or(Vec::is_empty)) {
@@ -248,6 +251,20 @@ pub fn read_configuration(
     super::write::place(call, &mut config)?;
     take_out_what_is_reset(call, &mut config);
     Ok(config)
+}
+
+/// Takes out the fields that `said` does not have.
+fn keep_what_was_said(config: &mut Value, said: &Value) {
+    match (config, said) {
+        (Value::Object(fields), Value::Object(said)) => {
+            fields.retain(|name, _| said.contains_key(name));
+            fields.iter_mut().for_each(|(name, value)| keep_what_was_said(value, &said[name]));
+        }
+        (Value::Array(items), Value::Array(said)) if items.len() == said.len() => {
+            items.iter_mut().zip(said).for_each(|(item, said)| keep_what_was_said(item, said));
+        }
+        _ => {}
+    }
 }
 
 fn refused(cause: ApplyError) -> RequestError {
