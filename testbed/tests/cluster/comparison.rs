@@ -1,8 +1,8 @@
 //! Our kubectl beside the original: the same command lines on the same cluster, their output and exit codes compared.
 //!
 //! The command lines stand in `comparison/*.txt`, one sheet per subject; [`sheet`] says how they read. Where no
-//! original is installed, ours is compared with what an original once said (`comparison/recorded`, rewritten by
-//! `CORACLE_RECORD=1`). `CORACLE_TEST_KUBECONFIG` names a running cluster to use, any Kubernetes will do.
+//! original is installed (or with `CORACLE_TEST_RECORDED=1`), ours is compared with what an original once said:
+//! `comparison/recorded`, rewritten by `CORACLE_RECORD=1`, which drops what it finds other than the last time. `CORACLE_TEST_KUBECONFIG` names a running cluster to use, any Kubernetes will do.
 //!
 //! Invariant: a difference is either listed in its sheet with its reason, or the test fails; so does a listed
 //! difference that is none any more.
@@ -91,6 +91,7 @@ impl Tool {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
             code: output.status.code().unwrap_or(-1),
+            varies: false,
         }
     }
 }
@@ -100,6 +101,8 @@ struct Outcome {
     stdout: String,
     stderr: String,
     code: i32,
+    /// A recording that two runs do not agree on.
+    varies: bool,
 }
 
 impl Outcome {
@@ -110,7 +113,7 @@ impl Outcome {
             let text = normal(&text, sheet.shared);
             if case.sorted { sorted_lines(&text) } else { text }
         };
-        Outcome { stdout: plain(&self.stdout), stderr: plain(&normal::without_log(&self.stderr)), code: self.code }
+        Outcome { stdout: plain(&self.stdout), stderr: plain(&normal::without_log(&self.stderr)), ..self.clone() }
     }
 
     fn parts(&self) -> [(&'static str, String); 3] {
@@ -118,7 +121,7 @@ impl Outcome {
     }
 
     fn recordable(&self) -> Outcome {
-        Outcome { stdout: recordable(&self.stdout), stderr: recordable(&self.stderr), code: self.code }
+        Outcome { stdout: recordable(&self.stdout), stderr: recordable(&self.stderr), ..self.clone() }
     }
 }
 
@@ -158,7 +161,8 @@ impl Comparison<'_> {
                     }
                 }
                 Step::Case(case) => {
-                    let (verdict, real) = self.case(sheet, case);
+                    let before = results.iter().filter(|(line, _)| *line == case.line).count();
+                    let (verdict, real) = self.case(sheet, case, before);
                     results.push((case.line.clone(), verdict));
                     if let Some(real) = real.filter(|_| !case.here_only) {
                         record.push((case.line.clone(), real.recordable()));
@@ -168,12 +172,13 @@ impl Comparison<'_> {
         }
     }
 
-    /// The verdict, and what the original said.
-    fn case(&self, sheet: &Sheet, case: &Case) -> (Verdict, Option<Outcome>) {
+    /// The verdict, and what the original said. The line has been run `before` times.
+    fn case(&self, sheet: &Sheet, case: &Case, before: usize) -> (Verdict, Option<Outcome>) {
         let Some(real) = self.real else {
             let ours = self.ours.run(sheet, &case.line).normal(self.ours, sheet, case).recordable();
-            return match self.recorded.get(&sheet.name, &case.line) {
-                None => (Verdict::Listed("no original and no recording to compare with".to_owned()), None),
+            return match self.recorded.get(&sheet.name, &case.line, before) {
+                None => (Verdict::Listed("there is no original here, and no recording".to_owned()), None),
+                Some(recorded) if recorded.varies => (Verdict::Listed("there is no original here, and two recordings differ".to_owned()), None),
                 Some(recorded) => (judge(case, recorded, &ours), None),
             };
         };
@@ -233,12 +238,13 @@ impl Recorded {
             let mut outcomes: Vec<(String, Outcome)> = Vec::new();
             for line in text.lines() {
                 if let Some(command) = line.strip_prefix("$ ") {
-                    outcomes.push((command.to_owned(), Outcome { stdout: String::new(), stderr: String::new(), code: 0 }));
+                    outcomes.push((command.to_owned(), Outcome { stdout: String::new(), stderr: String::new(), code: 0, varies: false }));
                 } else if let Some((_, outcome)) = outcomes.last_mut() {
                     match line.split_at_checked(1) {
                         Some(("|", rest)) => outcome.stdout += &format!("{rest}\n"),
                         Some(("!", rest)) => outcome.stderr += &format!("{rest}\n"),
                         Some(("=", rest)) => outcome.code = rest.parse().unwrap_or(-1),
+                        Some(("?", _)) => outcome.varies = true,
                         _ => {}
                     }
                 }
@@ -248,14 +254,19 @@ impl Recorded {
         all
     }
 
-    fn get(&self, sheet: &str, line: &str) -> Option<&Outcome> {
-        self.sheets.get(sheet)?.iter().find(|(known, _)| known == line).map(|(_, outcome)| outcome)
+    fn get(&self, sheet: &str, line: &str, before: usize) -> Option<&Outcome> {
+        self.sheets.get(sheet)?.iter().filter(|(known, _)| known == line).nth(before).map(|(_, outcome)| outcome)
     }
 
-    fn write(sheet: &Sheet, outcomes: &[(String, Outcome)]) {
+    fn write(&self, sheet: &Sheet, outcomes: &[(String, Outcome)]) {
         let mut text = String::new();
-        for (line, outcome) in outcomes {
+        for (at, (line, outcome)) in outcomes.iter().enumerate() {
             let _ = writeln!(text, "$ {line}");
+            let before = outcomes[..at].iter().filter(|(known, _)| known == line).count();
+            if self.get(&sheet.name, line, before).is_some_and(|known| known.varies || known != outcome) {
+                text += "?\n";
+                continue;
+            }
             outcome.stdout.lines().for_each(|line| text += &format!("|{line}\n"));
             outcome.stderr.lines().for_each(|line| text += &format!("!{line}\n"));
             if outcome.code != 0 {
@@ -304,7 +315,7 @@ fn ours_says_what_the_original_says() {
                     let (mut verdicts, mut said) = (Vec::new(), Vec::new());
                     comparison.sheet(sheet, &mut verdicts, &mut said);
                     if record {
-                        Recorded::write(sheet, &said);
+                        comparison.recorded.write(sheet, &said);
                     }
                     results.lock().expect("no panic holds it").insert(sheet.name.clone(), verdicts);
                 }
