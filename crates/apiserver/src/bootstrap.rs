@@ -1,13 +1,14 @@
 //! What a cluster has from its first moment: namespaces, its own Service, priorities, roles and bindings.
 //!
-//! Invariant: what is missing is written in one transaction; what is there is only ever added to.
+//! Invariant: what is missing is written, each object with the condition that it is still missing; what is there is
+//! only ever added to.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
-use store::{Compare, Transaction, Write};
+use store::{Compare, TRANSACTION_MAX, Transaction, Write};
 
 use crate::api_services;
 use crate::authz::{Rule, policy, rbac};
@@ -18,7 +19,7 @@ use crate::kinds::{Kind, registry};
 use crate::rest::write::seconds;
 use crate::server::ApiServer;
 
-/// How often the transaction is tried when another server writes the same.
+/// How often it is tried when another server writes the same.
 const ATTEMPTS: usize = 5;
 
 pub async fn run(server: &Arc<ApiServer>) -> Result<(), RequestError> {
@@ -34,9 +35,15 @@ pub async fn run(server: &Arc<ApiServer>) -> Result<(), RequestError> {
         if pending.transaction.writes.is_empty() {
             return Ok(());
         }
-        let response = server.cache.store().commit(pending.transaction).await?;
-        server.cache.reach(response.revision).await?;
-        if response.succeeded {
+        let Transaction { compares, writes } = pending.transaction;
+        let mut written = true;
+        for (compares, writes) in compares.chunks(TRANSACTION_MAX).zip(writes.chunks(TRANSACTION_MAX)) {
+            let transaction = Transaction { compares: compares.to_vec(), writes: writes.to_vec() };
+            let response = server.cache.store().commit(transaction).await?;
+            server.cache.reach(response.revision).await?;
+            written &= response.succeeded;
+        }
+        if written {
             return Ok(());
         }
     }

@@ -17,8 +17,6 @@ use crate::server::ApiServer;
 const EVENT_LIFE: SignedDuration = SignedDuration::from_hours(1);
 /// Events that fall due close together go together.
 const REST_MIN: Duration = Duration::from_secs(60);
-/// Deletions in one transaction.
-const BATCH: usize = 500;
 
 pub async fn run(server: Arc<ApiServer>) {
     let Some(kind) = registry::by_plural("", "v1", "events") else { return };
@@ -42,7 +40,7 @@ pub async fn run(server: Arc<ApiServer>) {
                 next = Some(next.map_or(end, |next| next.min(end)));
             }
         }
-        for batch in due.chunks(BATCH) {
+        for batch in due.chunks(store::TRANSACTION_MAX) {
             if let Err(cause) = delete(&cache, batch).await {
                 tracing::warn!("deleting old events: {cause}");
             }

@@ -110,6 +110,10 @@ impl Store for MeasuredStore {
     async fn request_progress(&self) -> Result<(), StoreError> {
         self.inner.request_progress().await
     }
+
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
 }
 
 impl StoreTimes {

@@ -300,4 +300,8 @@ impl Store for WatchedStore {
     async fn request_progress(&self) -> Result<(), StoreError> {
         self.inner.request_progress().await
     }
+
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
 }

@@ -70,6 +70,9 @@ pub enum Write {
     Delete { key: Bytes },
 }
 
+/// Compares, and writes, in one transaction at most: etcd takes 128 unless told otherwise.
+pub const TRANSACTION_MAX: usize = 100;
+
 /// `if all compares hold, do all writes in one revision`. Of several writes to one key the last counts.
 /// Deleting a key that does not exist changes nothing, and a transaction that changes nothing makes no revision.
 #[derive(Clone, Debug, Default)]
@@ -219,9 +222,7 @@ pub trait Store: Send + Sync + 'static {
     /// it has seen all there is.
     async fn request_progress(&self) -> Result<(), StoreError>;
     /// Whether others write to it, too.
-    fn is_shared(&self) -> bool {
-        false
-    }
+    fn is_shared(&self) -> bool;
 }
 
 pub type SharedStore = Arc<dyn Store>;

@@ -106,4 +106,8 @@ impl Store for MemoryStore {
         self.inner.lock().watchers.progress();
         Ok(())
     }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
 }

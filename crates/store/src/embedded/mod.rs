@@ -193,6 +193,10 @@ impl Store for EmbeddedStore {
         self.shared.watchers.lock().progress();
         Ok(())
     }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
 }
 
 impl Shared {
