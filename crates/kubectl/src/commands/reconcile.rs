@@ -120,7 +120,7 @@ async fn ensure_namespace(session: &Session, info: &Info) -> Result {
 fn decide(wanted: &Value, live: Option<&Value>, field: &str, remove: bool) -> Plan {
     let pointer = format!("/{field}");
     let Some(live) = live else {
-        return Plan { operation: Some("create"), object: wanted.clone(), missing: atoms(wanted, field), ..Plan::default() };
+        return Plan { operation: Some("create"), object: wanted.clone(), missing: list(wanted, &pointer).to_vec(), ..Plan::default() };
     };
     let protected = text(live, "/metadata/annotations/rbac.authorization.kubernetes.io~1autoupdate") == "false";
     if field == "subjects" && live["roleRef"] != wanted["roleRef"] {
@@ -240,7 +240,7 @@ mod tests {
             let plan = decide(&role(wanted), live.map(role).as_ref(), "rules", remove);
             assert_eq!((plan.operation, plan.missing.len()), (operation, missing));
         };
-        check(json!([get]), None, false, Some("create"), 2);
+        check(json!([get]), None, false, Some("create"), 1);
         check(json!([get]), Some(json!([get])), false, None, 0);
         check(json!([get]), Some(json!([all])), false, None, 0);
         check(json!([get]), Some(json!([all])), true, Some("update"), 0);
