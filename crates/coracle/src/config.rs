@@ -14,6 +14,7 @@ use crate::datastore::Datastore;
 use controllers::AddressPool;
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 use ipnet::IpNet;
+use scheduler::SchedulerConfig;
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/coracle";
 const DEFAULT_CONFIG_FILE: &str = "/etc/coracle/config.yaml";
@@ -70,6 +71,7 @@ const SETTINGS: &[Setting] = &[
     value("container-runtime-endpoint", "", "CRI endpoint to use in place of the embedded runtime, unix:///..."),
     value("private-registry", "/etc/coracle/registries.yaml", "Mirrors, credentials and TLS of registries"),
     Setting { name: "disable", default: "", help: "Built-in parts to leave out: dns, proxy, scheduler, controller-manager, local-storage, servicelb, network-policy", kind: SettingKind::List },
+    value("scheduler-config", "", "Profiles of the scheduler: a KubeSchedulerConfiguration"),
     Setting { name: "disable-agent", default: "", help: "Control plane alone: no node on this machine", kind: SettingKind::Switch },
     value("audit-policy-file", "", "Which requests are recorded: an audit.k8s.io/v1 Policy"),
     value("audit-log-path", "", "Where requests are recorded, - for the standard output"),
@@ -117,6 +119,7 @@ pub struct Config {
     pub write_kubeconfig: Option<PathBuf>,
     pub private_registry: PathBuf,
     pub disable: Vec<String>,
+    pub scheduler: SchedulerConfig,
     pub api: ApiFlags,
     pub disable_agent: bool,
     pub verbosity: u8,
@@ -285,6 +288,7 @@ fn check(values: &BTreeMap<&str, Vec<String>>) -> Result<Config, String> {
         write_kubeconfig: Some(one("write-kubeconfig")).filter(|it| !it.is_empty()).map(PathBuf::from),
         private_registry: one("private-registry").into(),
         disable: many("disable"),
+        scheduler: scheduler_config(one("scheduler-config"))?,
         api: ApiFlags::parse(&one)?,
         disable_agent: parse("disable-agent", one("disable-agent"))?,
         verbosity: parse("v", one("v"))?,
@@ -301,6 +305,14 @@ fn check(values: &BTreeMap<&str, Vec<String>>) -> Result<Config, String> {
         Some(part) => Err(format!("--disable {part}: unknown; one of {}", PARTS.join(", "))),
         None => Ok(config),
     }
+}
+
+fn scheduler_config(path: &str) -> Result<SchedulerConfig, String> {
+    if path.is_empty() {
+        return Ok(SchedulerConfig::default());
+    }
+    let text = std::fs::read_to_string(path).map_err(|cause| format!("--scheduler-config {path}: {cause}"))?;
+    SchedulerConfig::from_yaml(&text).map_err(|cause| format!("--scheduler-config {path}: {cause}"))
 }
 
 fn parse<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, String>

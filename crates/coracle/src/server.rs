@@ -152,11 +152,11 @@ fn start_control_plane(
     }
     if enabled(config, "scheduler") {
         let client = client::in_process_as(server.in_process("system:kube-scheduler", &[]), "kube-scheduler");
-        let (clock, node_name) = (clock.clone(), config.node_name.clone());
+        let (clock, node_name, profiles) = (clock.clone(), config.node_name.clone(), config.scheduler.clone());
         turns.run("kube-scheduler", client, move |client, informers, stop| {
             let recorder = EventRecorder::new(client.clone(), clock.clone(), "default-scheduler", &node_name);
             let seed = clock.now().as_nanosecond() as u64; // Any will do: it only breaks ties.
-            let settings = SchedulerConfig { seed, ..SchedulerConfig::default() };
+            let settings = SchedulerConfig { seed, ..profiles.clone() };
             Scheduler::new(client, informers, recorder, clock.clone(), settings).run(stop)
         });
     }

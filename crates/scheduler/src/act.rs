@@ -26,7 +26,6 @@ pub(crate) struct Actor {
     pub clock: Clock,
     pub shared: Arc<Shared>,
     pub writes: Semaphore,
-    pub scheduler_name: String,
 }
 
 impl Actor {
@@ -137,7 +136,7 @@ impl Actor {
             "type": "DisruptionTarget",
             "status": "True",
             "reason": "PreemptionByScheduler",
-            "message": format!("{}: preempting to accommodate a higher priority pod", self.scheduler_name),
+            "message": format!("{}: preempting to accommodate a higher priority pod", pod.profile.scheduler_name),
             "lastTransitionTime": self.now(),
             "observedGeneration": victim.pod.metadata.generation,
         });

@@ -115,7 +115,7 @@ fn find<'a>(cycle: &Cycle<'a>, next_start: &mut usize, diagnosis: &mut Diagnosis
         return feasible;
     }
     let nodes = cluster.nodes();
-    let enough = sample_size(nodes.len());
+    let enough = sample_size(nodes.len(), cycle.pod.profile.percentage_of_nodes_to_score);
     let start = *next_start % nodes.len();
     let mut seen = 0;
     for node in nodes[start..].iter().chain(&nodes[..start]) {
@@ -130,11 +130,12 @@ fn find<'a>(cycle: &Cycle<'a>, next_start: &mut usize, diagnosis: &mut Diagnosis
 }
 
 /// How many feasible nodes are enough to choose from, as the original reckons it.
-fn sample_size(nodes: usize) -> usize {
-    if nodes < SAMPLE_MIN {
+fn sample_size(nodes: usize, percentage: usize) -> usize {
+    if nodes < SAMPLE_MIN || percentage >= 100 {
         return nodes;
     }
-    let percentage = (50usize.saturating_sub(nodes / 125)).max(5);
+    let adaptive = (50usize.saturating_sub(nodes / 125)).max(5);
+    let percentage = if percentage == 0 { adaptive } else { percentage };
     (nodes * percentage / 100).max(SAMPLE_MIN)
 }
 
@@ -236,7 +237,8 @@ mod tests {
 
     #[test]
     fn looks_at_a_part_of_a_large_cluster() {
-        assert_eq!([1, 99, 100, 250, 1000, 5000, 20000].map(sample_size), [1, 99, 100, 120, 420, 500, 1000]);
+        assert_eq!([1, 99, 100, 250, 1000, 5000, 20000].map(|nodes| sample_size(nodes, 0)), [1, 99, 100, 120, 420, 500, 1000]);
+        assert_eq!([(99, 10), (5000, 10), (5000, 1), (5000, 100)].map(|(nodes, part)| sample_size(nodes, part)), [99, 500, 100, 5000]);
     }
 
     /// A measurement: `cargo nextest run -p scheduler --run-ignored only --no-capture`.

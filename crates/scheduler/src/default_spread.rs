@@ -23,16 +23,19 @@ pub struct DefaultSelectors {
 impl DefaultSelectors {
     pub fn constraints(&self, pod: &PodInfo) -> Vec<SpreadConstraint> {
         let Some(selector) = self.selector(pod) else { return Vec::new() };
-        let constraint = |(topology_key, max_skew): (&str, i64)| SpreadConstraint {
+        let constraint = |(topology_key, max_skew, hard): (&str, i64, bool)| SpreadConstraint {
             max_skew,
             min_domains: 1,
             topology_key: topology_key.to_owned(),
-            hard: false,
+            hard,
             selector: selector.clone(),
             honor_affinity: true,
             honor_taints: false,
         };
-        DEFAULTS.into_iter().map(constraint).collect()
+        match &pod.profile.default_constraints {
+            None => DEFAULTS.into_iter().map(|(topology_key, max_skew)| constraint((topology_key, max_skew, false))).collect(),
+            Some(given) => given.iter().map(|it| constraint((&it.topology_key, it.max_skew, it.hard))).collect(),
+        }
     }
 
     /// What everything that selects the pod demands together; nothing, if nothing does.

@@ -4,11 +4,12 @@
 //! cluster as it is known (`decide`, `preempt`); everything that acts is in `act` and here. A pod that was given a node
 //! counts there from that moment on, so that the next decision need not wait for the API.
 //!
-//! Deliberately absent: the plugin framework and its configuration, extenders, resource claims (DRA), gang scheduling,
+//! Deliberately absent: a plugin framework (profiles only choose among what is here), extenders, resource claims (DRA), gang scheduling,
 //! CSI volume limits and storage capacity.
 
 mod act;
 pub mod cluster;
+mod config;
 pub mod counts;
 pub mod cycle;
 pub mod decide;
@@ -18,6 +19,7 @@ pub mod node_info;
 mod node_selector;
 pub mod pod_info;
 mod preempt;
+pub mod profile;
 mod queue;
 pub mod repelling;
 mod resources;
@@ -43,9 +45,12 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::config::ConfigError;
+
 use crate::act::Actor;
 use crate::decide::{Fairness, Outcome};
 use crate::preempt::Preemption;
+use crate::profile::Profile;
 use crate::queue::News;
 use crate::state::State;
 
@@ -54,16 +59,17 @@ const WRITES_MAX: usize = 128;
 /// Decisions in a row before other tasks get a turn.
 const DECISIONS_MAX: usize = 16;
 
+#[derive(Clone, Debug)]
 pub struct SchedulerConfig {
-    /// Pods whose `spec.schedulerName` is another are left alone.
-    pub scheduler_name: String,
+    /// Pods whose `spec.schedulerName` is none of theirs are left alone.
+    pub profiles: Vec<Profile>,
     /// Of the random numbers that choose among equals.
     pub seed: u64,
 }
 
 impl Default for SchedulerConfig {
     fn default() -> Self {
-        SchedulerConfig { scheduler_name: "default-scheduler".to_owned(), seed: 0 }
+        SchedulerConfig { profiles: vec![(*Profile::standard()).clone()], seed: 0 }
     }
 }
 
@@ -86,7 +92,7 @@ pub(crate) struct Shared {
 impl Scheduler {
     pub fn new(client: kube::Client, informers: Arc<Informers>, recorder: EventRecorder, clock: Clock, config: SchedulerConfig) -> Self {
         let shared = Arc::new(Shared {
-            state: Mutex::new(State::new(config.scheduler_name.clone())),
+            state: Mutex::new(State::new(config.profiles.into_iter().map(Arc::new).collect())),
             wake: Notify::new(),
             storage_changed: Notify::new(),
         });
@@ -96,7 +102,6 @@ impl Scheduler {
             clock,
             shared: shared.clone(),
             writes: Semaphore::new(WRITES_MAX),
-            scheduler_name: config.scheduler_name,
         });
         Scheduler { informers, shared, actor, seed: config.seed }
     }

@@ -8,12 +8,15 @@ use client::ObjectKey;
 use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodSpec, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 
+use crate::profile::Profile;
 use crate::resources::{Resources, assumed_requests_of, requests_of};
 
 pub struct PodInfo {
     pub pod: Arc<Pod>,
     pub key: ObjectKey,
     pub uid: String,
+    /// By which it is scheduled.
+    pub profile: Arc<Profile>,
     pub labels: BTreeMap<String, String>,
     pub priority: i32,
     pub terminating: bool,
@@ -71,6 +74,10 @@ pub struct SpreadConstraint {
 
 impl PodInfo {
     pub fn new(pod: Arc<Pod>) -> Self {
+        PodInfo::with_profile(pod, Profile::standard())
+    }
+
+    pub fn with_profile(pod: Arc<Pod>, profile: Arc<Profile>) -> Self {
         let labels = pod.metadata.labels.clone().unwrap_or_default();
         let key = ObjectKey::of(&pod.metadata);
         let spec = pod.spec.as_ref();
@@ -85,6 +92,7 @@ impl PodInfo {
         let spread = spec.and_then(|spec| spec.topology_spread_constraints.as_ref());
         PodInfo {
             uid: pod.metadata.uid.clone().unwrap_or_default(),
+            profile,
             priority: spec.and_then(|spec| spec.priority).unwrap_or(0),
             terminating: pod.metadata.deletion_timestamp.is_some(),
             requests: requests_of(&pod),

@@ -16,9 +16,6 @@ use crate::filters;
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 
-/// Nodes tried in earnest: a tenth of those that might do, this many at least.
-const CANDIDATES_MIN: usize = 100;
-
 pub enum Preemption {
     Evict { node: String, victims: Vec<Arc<PodInfo>> },
     /// Nobody to evict; the sentence goes after the diagnosis.
@@ -39,6 +36,9 @@ pub fn preempt(pod: &PodInfo, cluster: &crate::cluster::Cluster, diagnosis: &Dia
     if pod.spec().is_some_and(|spec| spec.preemption_policy.as_deref() == Some("Never")) {
         return Preemption::Useless(format!("{PREFIX}not eligible due to preemptionPolicy=Never."));
     }
+    if !pod.profile.preempts {
+        return Preemption::Useless(String::new());
+    }
     if waits_for_victims(pod, cluster) {
         return Preemption::UnderWay(format!("{PREFIX}not eligible due to a terminating pod on the nominated node."));
     }
@@ -58,7 +58,8 @@ pub fn preempt(pod: &PodInfo, cluster: &crate::cluster::Cluster, diagnosis: &Dia
         let middle = start % possible.len();
         possible.rotate_left(middle);
     }
-    let enough = (possible.len() / 10).max(CANDIDATES_MIN);
+    let profile = &pod.profile;
+    let enough = (possible.len() * profile.min_candidate_nodes_percentage / 100).max(profile.min_candidate_nodes_absolute).max(1);
     let mut candidates: Vec<Candidate<'_>> = Vec::new();
     for node in possible {
         match try_node(&cycle, node, budgets) {

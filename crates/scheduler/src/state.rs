@@ -12,18 +12,19 @@ use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::pod_info::PodInfo;
+use crate::profile::Profile;
 use crate::queue::{News, Queue};
 
 pub struct State {
     pub cluster: Cluster,
     pub queue: Queue,
     pub budgets: BTreeMap<ObjectKey, Arc<PodDisruptionBudget>>,
-    pub scheduler_name: String,
+    pub profiles: Vec<Arc<Profile>>,
 }
 
 impl State {
-    pub fn new(scheduler_name: String) -> Self {
-        State { cluster: Cluster::default(), queue: Queue::default(), budgets: BTreeMap::new(), scheduler_name }
+    pub fn new(profiles: Vec<Arc<Profile>>) -> Self {
+        State { cluster: Cluster::default(), queue: Queue::default(), budgets: BTreeMap::new(), profiles }
     }
 
     pub fn pod_changed(&mut self, change: &Change<Pod>, now: Instant) {
@@ -34,7 +35,9 @@ impl State {
             return;
         }
         let pod = change.object();
-        let info = Arc::new(PodInfo::new(pod.clone()));
+        let profile = self.profile_of(pod);
+        let is_mine = profile.is_some();
+        let info = Arc::new(PodInfo::with_profile(pod.clone(), profile.unwrap_or_else(Profile::standard)));
         let gone = matches!(change, Change::Deleted(_)) || info.is_finished();
         match info.node_name().map(str::to_owned) {
             Some(_) if gone => self.pod_left(&info, now),
@@ -54,7 +57,7 @@ impl State {
                 self.queue.remove(&info.uid);
                 self.pod_left(&info, now);
             }
-            None if self.is_mine(&info) => {
+            None if is_mine => {
                 // A nomination made before a restart still holds.
                 let nominated = pod.status.as_ref().and_then(|status| status.nominated_node_name.as_deref());
                 if let Some(node) = nominated.filter(|_| matches!(change, Change::Added(_))) {
@@ -74,9 +77,11 @@ impl State {
         }
     }
 
-    fn is_mine(&self, info: &PodInfo) -> bool {
-        let name = info.spec().and_then(|spec| spec.scheduler_name.as_deref()).filter(|name| !name.is_empty());
-        name.unwrap_or("default-scheduler") == self.scheduler_name
+    /// None: another scheduler sees to the pod.
+    fn profile_of(&self, pod: &Pod) -> Option<Arc<Profile>> {
+        let name = pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref()).filter(|name| !name.is_empty());
+        let name = name.unwrap_or("default-scheduler");
+        self.profiles.iter().find(|profile| profile.scheduler_name == name).cloned()
     }
 
     pub fn node_changed(&mut self, change: &Change<Node>, now: Instant) {

@@ -55,13 +55,17 @@ impl Rejection {
 /// All filters in order. `node` may differ from the cluster's by pods added or removed for the sake of argument.
 pub fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Rejection> {
     let pod = cycle.pod;
-    node_unschedulable::check(pod, node)?;
-    node_name::check(pod, node)?;
-    taint_toleration::check(pod, node)?;
-    node_affinity::check(pod, node)?;
-    node_ports::check(pod, node)?;
-    node_resources::check(pod, node)?;
-    volumes::check(cycle, node)?;
-    topology_spread::check(cycle, node)?;
-    pod_affinity::check(cycle, node)
+    let unless_disabled = |filter: Filter, check: &dyn Fn() -> Result<(), Rejection>| match pod.profile.has(filter) {
+        true => check(),
+        false => Ok(()),
+    };
+    unless_disabled(Filter::NodeUnschedulable, &|| node_unschedulable::check(pod, node))?;
+    unless_disabled(Filter::NodeName, &|| node_name::check(pod, node))?;
+    unless_disabled(Filter::TaintToleration, &|| taint_toleration::check(pod, node))?;
+    unless_disabled(Filter::NodeAffinity, &|| node_affinity::check(pod, node))?;
+    unless_disabled(Filter::NodePorts, &|| node_ports::check(pod, node))?;
+    unless_disabled(Filter::NodeResourcesFit, &|| node_resources::check(pod, node))?;
+    unless_disabled(Filter::Volumes, &|| volumes::check(cycle, node))?;
+    unless_disabled(Filter::PodTopologySpread, &|| topology_spread::check(cycle, node))?;
+    unless_disabled(Filter::InterPodAffinity, &|| pod_affinity::check(cycle, node))
 }

@@ -2,10 +2,15 @@
 
 use super::{Filter, Rejection};
 use crate::node_info::NodeInfo;
-use crate::node_selector::required_matches;
+use crate::node_selector::{matches, required_matches};
 use crate::pod_info::PodInfo;
 
 pub fn check(pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
+    // As in the original, what the profile adds is told apart from what the pod wants.
+    let added = pod.profile.added_affinity.as_ref().and_then(|added| added.required_during_scheduling_ignored_during_execution.as_ref());
+    if added.is_some_and(|added| !matches(added, &node.labels, &node.name)) {
+        return Err(Rejection::final_one(Filter::NodeAffinity, "node(s) didn't match scheduler-enforced node affinity"));
+    }
     match pod.spec().is_none_or(|spec| required_matches(spec, node)) {
         true => Ok(()),
         false => Err(Rejection::final_one(Filter::NodeAffinity, "node(s) didn't match Pod's node affinity/selector")),

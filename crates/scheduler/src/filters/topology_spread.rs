@@ -1,5 +1,6 @@
 //! Hard topology spread constraints: no place may be ahead of the emptiest by more than `maxSkew`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::taint_toleration::tolerates_all;
@@ -13,7 +14,7 @@ use crate::pod_info::{PodInfo, SpreadConstraint};
 /// Matching pods per place, for one constraint.
 #[derive(Clone)]
 pub struct SpreadCounts<'a> {
-    constraint: &'a SpreadConstraint,
+    constraint: Cow<'a, SpreadConstraint>,
     /// By the topology label's value; places without pods count 0.
     places: HashMap<String, i64>,
     /// The least of `places`, or 0 where there are too few of them.
@@ -22,11 +23,13 @@ pub struct SpreadCounts<'a> {
 }
 
 pub fn count<'a>(pod: &'a PodInfo, cluster: &Cluster) -> Vec<SpreadCounts<'a>> {
-    let constraints: Vec<&SpreadConstraint> = pod.spread.iter().filter(|constraint| constraint.hard).collect();
-    let count = |constraint: &&'a SpreadConstraint| {
+    let own = hard_constraints(pod, cluster);
+    let constraints: Vec<&SpreadConstraint> = own.iter().map(Cow::as_ref).collect();
+    let count = |held: &Cow<'a, SpreadConstraint>| {
+        let constraint: &SpreadConstraint = held;
         let counts_itself = constraint.selector.matcher.matches(&pod.labels);
         if let Some(places) = count_by_place(pod, constraint, &constraints, cluster) {
-            return SpreadCounts { constraint, emptiest: emptiest(constraint, &places), places, counts_itself };
+            return SpreadCounts { constraint: held.clone(), emptiest: emptiest(constraint, &places), places, counts_itself };
         }
         let matching = cluster.count(&pod.key.namespace, &constraint.selector);
         let mut places = HashMap::new();
@@ -42,9 +45,21 @@ pub fn count<'a>(pod: &'a PodInfo, cluster: &Cluster) -> Vec<SpreadCounts<'a>> {
                 }
             }
         }
-        SpreadCounts { constraint, emptiest: emptiest(constraint, &places), places, counts_itself }
+        SpreadCounts { constraint: held.clone(), emptiest: emptiest(constraint, &places), places, counts_itself }
     };
-    constraints.iter().map(count).collect()
+    own.iter().map(count).collect()
+}
+
+/// The pod's own, or if it has none at all those that its profile gives it.
+fn hard_constraints<'a>(pod: &'a PodInfo, cluster: &Cluster) -> Vec<Cow<'a, SpreadConstraint>> {
+    if !pod.spread.is_empty() {
+        return pod.spread.iter().filter(|constraint| constraint.hard).map(Cow::Borrowed).collect();
+    }
+    if pod.profile.default_constraints.iter().flatten().all(|constraint| !constraint.hard) {
+        return Vec::new();
+    }
+    let given = cluster.default_selectors.constraints(pod).into_iter();
+    given.filter(|constraint| constraint.hard).map(Cow::Owned).collect()
 }
 
 /// What is counted along anyway, where every node that has the label is a place.
@@ -90,11 +105,11 @@ pub fn adjust(counts: &mut [SpreadCounts<'_>], pod: &PodInfo, other: &PodInfo, n
     }
     for spread in counts {
         if spread.constraint.selector.matcher.matches(&other.labels)
-            && is_domain(pod, spread.constraint, node)
+            && is_domain(pod, &spread.constraint, node)
             && let Some(count) = node.labels.get(&spread.constraint.topology_key).and_then(|place| spread.places.get_mut(place))
         {
             *count += delta;
-            spread.emptiest = emptiest(spread.constraint, &spread.places);
+            spread.emptiest = emptiest(&spread.constraint, &spread.places);
         }
     }
 }

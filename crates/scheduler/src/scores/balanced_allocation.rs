@@ -1,25 +1,48 @@
-//! Nodes whose CPU and memory would be taken to a like part, so that neither is left over without the other.
+//! Nodes whose resources would be taken to a like part, so that none is left over without the others.
 
 use super::MAX;
 use crate::cluster::Cluster;
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
+use crate::resources::Resources;
 
 pub fn score(pod: &PodInfo, _: &Cluster, nodes: &[&NodeInfo]) -> Vec<i64> {
-    if pod.requests.milli_cpu == 0 && pod.requests.memory == 0 {
+    let resources: Vec<&str> = pod.profile.balanced.iter().map(String::as_str).collect();
+    if resources.iter().all(|name| amount(&pod.requests, name) == 0) {
         return vec![0; nodes.len()]; // It takes nothing out of balance.
     }
-    let part = |taken: i64, allocatable: i64| (allocatable > 0).then(|| (taken as f64 / allocatable as f64).min(1.0));
     let score = |node: &&NodeInfo| {
-        let cpu = part(node.requested.milli_cpu + pod.requests.milli_cpu, node.allocatable.milli_cpu);
-        let memory = part(node.requested.memory + pod.requests.memory, node.allocatable.memory);
-        let deviation = match (cpu, memory) {
-            (Some(cpu), Some(memory)) => (cpu - memory).abs() / 2.0,
-            _ => 0.0,
-        };
-        ((1.0 - deviation) * MAX as f64) as i64
+        let parts: Vec<f64> = resources
+            .iter()
+            .filter(|name| matches!(**name, "cpu" | "memory" | "ephemeral-storage") || amount(&pod.requests, name) > 0)
+            .filter_map(|name| {
+                let (taken, allocatable) = (amount(&node.requested, name) + amount(&pod.requests, name), amount(&node.allocatable, name));
+                (allocatable > 0).then(|| (taken as f64 / allocatable as f64).min(1.0))
+            })
+            .collect();
+        ((1.0 - deviation(&parts)) * MAX as f64) as i64
     };
     nodes.iter().map(score).collect()
+}
+
+fn deviation(parts: &[f64]) -> f64 {
+    match parts {
+        [] | [_] => 0.0,
+        [one, other] => (one - other).abs() / 2.0,
+        many => {
+            let mean = many.iter().sum::<f64>() / many.len() as f64;
+            (many.iter().map(|part| (part - mean).powi(2)).sum::<f64>() / many.len() as f64).sqrt()
+        }
+    }
+}
+
+fn amount(of: &Resources, name: &str) -> i64 {
+    match name {
+        "cpu" => of.milli_cpu,
+        "memory" => of.memory,
+        "ephemeral-storage" => of.ephemeral_storage,
+        name => of.extended.get(name).copied().unwrap_or(0),
+    }
 }
 
 #[cfg(test)]

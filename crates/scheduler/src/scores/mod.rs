@@ -4,7 +4,7 @@
 
 pub mod balanced_allocation;
 pub mod image_locality;
-pub mod least_allocated;
+pub mod node_resources_fit;
 pub mod node_affinity;
 pub mod pod_affinity;
 pub mod taint_toleration;
@@ -13,26 +13,27 @@ pub mod topology_spread;
 use crate::cluster::Cluster;
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
+use crate::profile::Score;
 
 pub const MAX: i64 = 100;
 
-type Score = fn(&PodInfo, &Cluster, &[&NodeInfo]) -> Vec<i64>;
-
-const SCORES: [(Score, i64); 7] = [
-    (taint_toleration::score, 3),
-    (node_affinity::score, 2),
-    (least_allocated::score, 1),
-    (topology_spread::score, 2),
-    (pod_affinity::score, 2),
-    (balanced_allocation::score, 1),
-    (image_locality::score, 1),
-];
+fn score(of: Score) -> fn(&PodInfo, &Cluster, &[&NodeInfo]) -> Vec<i64> {
+    match of {
+        Score::TaintToleration => taint_toleration::score,
+        Score::NodeAffinity => node_affinity::score,
+        Score::NodeResourcesFit => node_resources_fit::score,
+        Score::PodTopologySpread => topology_spread::score,
+        Score::InterPodAffinity => pod_affinity::score,
+        Score::NodeResourcesBalancedAllocation => balanced_allocation::score,
+        Score::ImageLocality => image_locality::score,
+    }
+}
 
 /// The weighted sum of all scores.
 pub fn total(pod: &PodInfo, cluster: &Cluster, nodes: &[&NodeInfo]) -> Vec<i64> {
     let mut totals = vec![0; nodes.len()];
-    for (score, weight) in SCORES {
-        for (total, score) in totals.iter_mut().zip(score(pod, cluster, nodes)) {
+    for (of, weight) in &pod.profile.scores {
+        for (total, score) in totals.iter_mut().zip(score(*of)(pod, cluster, nodes)) {
             *total += score * weight;
         }
     }

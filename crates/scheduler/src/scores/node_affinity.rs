@@ -8,8 +8,12 @@ use crate::pod_info::PodInfo;
 
 pub fn score(pod: &PodInfo, _: &Cluster, nodes: &[&NodeInfo]) -> Vec<i64> {
     let affinity = pod.spec().and_then(|spec| spec.affinity.as_ref()).and_then(|affinity| affinity.node_affinity.as_ref());
-    let terms = affinity.and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_deref());
-    let Some(terms) = terms else { return vec![0; nodes.len()] };
+    let affinities = affinity.into_iter().chain(pod.profile.added_affinity.as_ref());
+    let terms = affinities.flat_map(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.iter().flatten());
+    let terms: Vec<_> = terms.collect();
+    if terms.is_empty() {
+        return vec![0; nodes.len()];
+    }
     let weight = |node: &&NodeInfo| {
         let matching = terms.iter().filter(|term| term_matches(&term.preference, &node.labels, &node.name));
         matching.map(|term| i64::from(term.weight)).sum()

@@ -8,9 +8,6 @@ use crate::filters::pod_affinity::namespaces;
 use crate::node_info::NodeInfo;
 use crate::pod_info::{AffinityTerm, PodInfo};
 
-/// What a pod that requires to be near counts for, when such a one comes near it.
-const REQUIRED_WEIGHT: i64 = 1;
-
 pub fn score(pod: &PodInfo, cluster: &Cluster, nodes: &[&NodeInfo]) -> Vec<i64> {
     if pod.preferred_affinity.is_empty() && pod.preferred_anti_affinity.is_empty() && cluster.weighing.is_empty() {
         return vec![0; nodes.len()];
@@ -27,9 +24,11 @@ pub fn score(pod: &PodInfo, cluster: &Cluster, nodes: &[&NodeInfo]) -> Vec<i64> 
             });
         }
     }
-    for uid in &cluster.weighing {
+    // A pod without wishes of its own may be told to heed no wish but what is required near it.
+    let heeds_none = pod.profile.ignore_preferred_terms_of_existing_pods && pod.preferred_affinity.is_empty() && pod.preferred_anti_affinity.is_empty();
+    for uid in cluster.weighing.iter().filter(|_| !heeds_none) {
         let Some((other, Some(node))) = cluster.placed(uid) else { continue };
-        let required = other.required_affinity.iter().map(|term| (REQUIRED_WEIGHT, term));
+        let required = other.required_affinity.iter().map(|term| (pod.profile.hard_pod_affinity_weight, term));
         let drawn = other.preferred_affinity.iter().map(|(weight, term)| (*weight, term));
         let pushed = other.preferred_anti_affinity.iter().map(|(weight, term)| (-weight, term));
         for (weight, term) in required.chain(drawn).chain(pushed).filter(|(_, term)| term.matches(pod, &cluster.namespaces)) {

@@ -44,7 +44,7 @@ pub fn score(pod: &PodInfo, cluster: &Cluster, nodes: &[&NodeInfo]) -> Vec<i64> 
 /// The pod's own, or if it has none at all those of its Service or owner.
 pub fn soft_constraints(pod: &PodInfo, cluster: &Cluster) -> Vec<SpreadConstraint> {
     if pod.spread.is_empty() {
-        return cluster.default_selectors.constraints(pod);
+        return cluster.default_selectors.constraints(pod).into_iter().filter(|constraint| !constraint.hard).collect();
     }
     pod.spread.iter().filter(|constraint| !constraint.hard).cloned().collect()
 }
