@@ -237,11 +237,13 @@ async fn answer(
         return resource_metrics::answer(server, &info, &query, form).await;
     }
     let (kind, subresource) = route(&info)?;
-    let writes_kind = subresource.is_none() || !matches!(kind.verbs, crate::kinds::Verbs::Create);
+    // What is only created, and never read again, has no metadata to show.
+    let shown = !matches!(kind.verbs, crate::kinds::Verbs::Create)
+        && !matches!(subresource.map(|own| own.name), Some("binding" | "eviction" | "token"));
     form.output = match subresource.map(|own| own.name) {
         // Their answers are streams in no negotiated form.
         Some("log" | "exec" | "attach" | "portforward" | "proxy") => negotiate::Output::default(),
-        _ => negotiate::output(headers, &query, writes_kind)?,
+        _ => negotiate::output(headers, &query, shown)?,
     };
     form.include = Include::of(&query)?;
     let streams = matches!(subresource.map(|own| own.name), Some("exec" | "attach" | "portforward"));

@@ -113,6 +113,8 @@ pub struct Kind {
 pub struct Conversion {
     pub to_storage: fn(Value) -> Value,
     pub from_storage: fn(Value) -> Value,
+    /// What the storage version calls a field that selectors may use.
+    pub stored_field: fn(&str) -> String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -38,11 +38,22 @@ enum Match {
 }
 
 pub fn filter(call: &Call) -> Result<Filter, RequestError> {
-    filter_of(call.store_kind, call.namespace(), &call.query)
+    let fields = |fields: FieldSelector| in_storage(call.kind, fields);
+    filter_with(call.store_kind, call.namespace(), &call.query, fields)
 }
 
 /// What the selectors of a query pick from a kind.
 pub fn filter_of(kind: &'static Kind, namespace: &str, query: &Query) -> Result<Filter, RequestError> {
+    filter_with(kind, namespace, query, Ok)
+}
+
+/// `stored`: what the stored version calls the fields.
+fn filter_with(
+    kind: &'static Kind,
+    namespace: &str,
+    query: &Query,
+    stored: impl Fn(FieldSelector) -> Result<FieldSelector, RequestError>,
+) -> Result<Filter, RequestError> {
     let bad = |text: String| RequestError::BadRequest(text);
     let labels = query
         .get("labelSelector")
@@ -54,6 +65,7 @@ pub fn filter_of(kind: &'static Kind, namespace: &str, query: &Query) -> Result<
         .map(FieldSelector::parse)
         .transpose()
         .map_err(|cause| bad(cause.to_string()))?;
+    let fields = fields.map(stored).transpose()?;
     Filter::new(kind, namespace, labels, fields.as_ref()).map_err(|field| {
         bad(if kind.selectable_fields.is_empty() {
             format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
@@ -61,6 +73,22 @@ pub fn filter_of(kind: &'static Kind, namespace: &str, query: &Query) -> Result<
             format!("field label not supported: {field}")
         })
     })
+}
+
+/// Fields as the stored version calls them; those that this version does not have are unknown.
+fn in_storage(kind: &Kind, mut fields: FieldSelector) -> Result<FieldSelector, RequestError> {
+    let Some(conversion) = &kind.conversion else { return Ok(fields) };
+    for requirement in &mut fields.requirements {
+        let field = requirement.field.as_str();
+        if matches!(field, "metadata.name" | "metadata.namespace") {
+            continue;
+        }
+        if !kind.selectable_fields.contains(&field) {
+            return Err(RequestError::BadRequest(format!("field label not supported: {field}")));
+        }
+        requirement.field = (conversion.stored_field)(field);
+    }
+    Ok(fields)
 }
 
 fn parse_revision(text: &str) -> Result<Revision, RequestError> {

@@ -2,6 +2,7 @@
 
 mod access;
 mod auth;
+mod conformance;
 mod discovery;
 mod flow;
 mod harness;

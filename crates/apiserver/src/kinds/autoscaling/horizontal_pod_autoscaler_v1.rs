@@ -18,7 +18,7 @@ pub static KIND: Kind = Kind {
         }
     },
     prepare_create: |object| object["status"] = json!({"currentReplicas": 0, "desiredReplicas": 0}),
-    conversion: Some(Conversion { to_storage, from_storage }),
+    conversion: Some(Conversion { to_storage, from_storage, stored_field: str::to_owned }),
     ..COMMON
 };
 

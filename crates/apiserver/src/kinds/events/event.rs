@@ -30,7 +30,7 @@ pub static KIND: Kind = Kind {
     field_value: |event, field| walk(event, field).as_str().unwrap_or("").to_owned(),
     columns: event::COLUMNS,
     cells: |event, now| (event::KIND.cells)(&to_storage(event.clone()), now),
-    conversion: Some(Conversion { to_storage, from_storage }),
+    conversion: Some(Conversion { to_storage, from_storage, stored_field }),
     ..NAMESPACED
 };
 
@@ -44,6 +44,13 @@ const NAMES: &[(&str, &str)] = &[
     ("deprecatedLastTimestamp", "lastTimestamp"),
     ("deprecatedCount", "count"),
 ];
+
+/// `regarding.name` -> `involvedObject.name`
+fn stored_field(field: &str) -> String {
+    let (first, rest) = field.split_once('.').map_or((field, ""), |(first, rest)| (first, rest));
+    let stored = NAMES.iter().find(|(own, _)| *own == first).map_or(first, |(_, stored)| *stored);
+    if rest.is_empty() { stored.to_owned() } else { format!("{stored}.{rest}") }
+}
 
 fn to_storage(event: Value) -> Value {
     rename(event, "v1", |(own, stored)| (own, stored))
