@@ -1,7 +1,7 @@
 //! The roles of the single controllers, `system:controller:*`, as data.
 //!
 //! Invariant: each is bound to the service account in kube-system that has its name. Coracle's controllers run as one
-//! user, who has all of these roles through [`all_rules`] and nothing beyond.
+//! user, who has all of these roles through [`all_rules`] and little beyond.
 
 use super::policy::{Grant, READ, rules_from};
 use super::rbac::Rule;
@@ -308,10 +308,14 @@ pub static CONTROLLER_ROLES: &[(&str, &[Grant])] = &[
     ),
 ];
 
+/// What the original's controllers do not do: the class of the volumes that are directories on the nodes.
+const OWN: &[Grant] = &[("create", "storage.k8s.io", "storageclasses", "")];
+
 /// What the one user needs who runs all controllers.
 pub fn all_rules() -> Vec<Rule> {
     let mut all: Vec<Rule> = Vec::new();
-    for rule in CONTROLLER_ROLES.iter().flat_map(|(_, grants)| rules_from(grants)) {
+    let grants = CONTROLLER_ROLES.iter().map(|(_, grants)| *grants).chain([OWN]);
+    for rule in grants.flat_map(rules_from) {
         if !all.contains(&rule) {
             all.push(rule);
         }

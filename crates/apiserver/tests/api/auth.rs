@@ -472,7 +472,21 @@ async fn controllers_have_roles_of_their_own() {
     }
     let binding = server.get("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/system:controller:job-controller").await.expect(200);
     assert_eq!(binding["subjects"], json!([{"kind": "ServiceAccount", "name": "job-controller", "namespace": "kube-system"}]));
-    // The one user who runs them all is no administrator.
+    // The one user who runs them all may make what they make.
+    for (group, resource) in [
+        ("", "pods"), ("", "persistentvolumes"), ("", "persistentvolumeclaims"), ("", "configmaps"), ("", "secrets"),
+        ("", "serviceaccounts"), ("", "endpoints"), ("", "events"), ("events.k8s.io", "events"), ("apps", "replicasets"),
+        ("apps", "controllerrevisions"), ("batch", "jobs"), ("discovery.k8s.io", "endpointslices"),
+        ("coordination.k8s.io", "leases"), ("storage.k8s.io", "storageclasses"),
+        ("authorization.k8s.io", "subjectaccessreviews"), ("", "serviceaccounts/token"),
+    ] {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let asked = json!({"verb": "create", "group": group, "resource": resource, "subresource": subresource, "namespace": "a"});
+        let body = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {"user": "system:kube-controller-manager", "resourceAttributes": asked}});
+        let review = server.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", body).await.expect(201);
+        assert_eq!(review["status"]["allowed"], true, "{resource}");
+    }
+    // But they are no administrator.
     let manager = || server.service("system:kube-controller-manager", &[]);
     let header = "content-type: application/json";
     assert_eq!(send(manager(), "POST /api/v1/namespaces/default/configmaps", header, config_map("a").to_string()).await.code, 201);
