@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use kube::client::Body;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
@@ -30,7 +31,14 @@ impl Cluster {
     /// In the namespace `default`.
     pub fn session(&self) -> Session {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let client = runtime.block_on(client::from_kubeconfig(self.kubeconfig())).expect("connects");
+        let client = runtime.block_on(async {
+            let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).expect("a kubeconfig");
+            let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+            // An answer is an answer, 429 too.
+            config.default_retry = false;
+            kube::Client::try_from(config).map_err(Box::<dyn std::error::Error>::from)
+        });
+        let client = client.expect("connects");
         Session { runtime, client, namespace: "default".into() }
     }
 }
