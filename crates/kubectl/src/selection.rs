@@ -291,7 +291,7 @@ pub async fn one(session: &Session, words: &[String], default_type: &str) -> Res
         fail!("you must specify exactly one resource");
     }
     let target = found.remove(0);
-    let Some(name) = target.name else { fail!("you must specify the name of one resource") };
+    let Some(name) = target.name else { fail!("resource(s) were provided, but no name was specified") };
     let namespace = if target.resource.namespaced { session.namespace()? } else { "" };
     let object = session.get(Url::new(target.resource.object(namespace, &name))).await?;
     Ok(Info { namespace: namespace.to_owned(), name, object, resource: target.resource, source: String::new() })
