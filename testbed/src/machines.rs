@@ -428,6 +428,13 @@ impl Machines {
         self.outside.network_command(program, arguments)
     }
 
+    /// The same for what is to live as long as the machines: it ends with them.
+    pub fn outside_process(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = self.outside.command(Path::new(program));
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+
     /// Asks port `port` of every machine from outside, `every` so often, and counts.
     pub fn requests(&self, every: Duration, port: u16) -> io::Result<Requests> {
         let testbed = target().join("debug/testbed");
