@@ -144,7 +144,9 @@ fn a_cluster_says_what_it_is() {
         let version: serde_json::Value = serde_json::from_str(&ours.run("kubectl version -o json")).expect("JSON");
         for side in ["clientVersion", "serverVersion"] {
             for field in ["major", "minor", "gitVersion", "gitCommit", "gitTreeState", "buildDate", "platform"] {
-                assert!(version[side][field].as_str().is_some_and(|value| !value.is_empty()), "{field} of {side} in {version}");
+                // A build from no checkout knows no commit.
+                let said = version[side][field].as_str();
+                assert!(said.is_some_and(|value| !value.is_empty() || field == "gitCommit"), "{field} of {side} in {version}");
             }
         }
         let short = ours.run("kubectl version");
