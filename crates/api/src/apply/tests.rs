@@ -422,6 +422,32 @@ mod laws {
             prop_assert!(contains(&live, &normal(third.clone(), deployment()), Shape::of(deployment())), "{}", live);
         }
 
+        /// Managers of different fields may come in any order.
+        #[test]
+        fn the_order_of_disjoint_managers_is_no_matter(first in config(), second in config()) {
+            // What one names the other does not: containers, labels and finalizers by the element, replicas by one.
+            let mut second: Value = serde_json::from_str(
+                &second.to_string().replace("\"a\"", "\"d\"").replace("\"b\"", "\"e\"").replace("\"c\"", "\"f\""),
+            ).unwrap();
+            if let Some(spec) = second["spec"].as_object_mut() {
+                spec.remove("replicas");
+            }
+            let one = forced(Some(&forced(None, &first, "a")), &second, "b");
+            let other = forced(Some(&forced(None, &second, "b")), &first, "a");
+            let settled = |mut object: Value| {
+                // New elements go behind those that are there: their order tells who came first.
+                for list in ["/metadata/finalizers", "/spec/template/spec/containers"] {
+                    if let Some(items) = object.pointer_mut(list).and_then(Value::as_array_mut) {
+                        items.sort_by_key(Value::to_string);
+                    }
+                }
+                object
+            };
+            prop_assert_eq!(fields(&one, "a"), fields(&other, "a"));
+            prop_assert_eq!(fields(&one, "b"), fields(&other, "b"));
+            prop_assert_eq!(settled(one), settled(other));
+        }
+
         #[test]
         fn an_applier_that_leaves_leaves_nothing(config in config()) {
             let live = forced(None, &config, "a");

@@ -17,6 +17,9 @@ use super::Cache;
 
 /// Between bookmarks.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// From so many watchers of a kind on, what happens within this time goes out together.
+const CROWD: usize = 200;
+const GATHER: Duration = Duration::from_millis(5);
 /// Events taken from the ring at a time.
 const BATCH_MAX: usize = 128;
 
@@ -144,7 +147,12 @@ impl Watch {
             }
             tokio::select! {
                 biased;
-                () = changed => {}
+                () = changed => {
+                    if Arc::strong_count(&self.changed) > CROWD {
+                        // A write to each of a thousand connections for every single event would cost more than all else.
+                        tokio::time::sleep(GATHER).await;
+                    }
+                }
                 () = self.cancel.cancelled() => {
                     self.ended = true;
                     return None;
