@@ -55,3 +55,20 @@ install_kubectl() {
 
 # Cargo's home outside its own cache would rebuild everything; fetched once, built with what is locked.
 fetch() { cargo fetch --locked --quiet; }
+
+# The clients of other languages, beside what cargo builds; tests skip those that could not be installed.
+install_clients() {
+    local home=target/clients
+    if [ ! -e $home/python/bin/python ]; then
+        say "installing the Python client"
+        python3 -m venv $home/python 2>/dev/null || { install_missing no-such-program python3-venv; python3 -m venv $home/python; }
+        $home/python/bin/pip install -q -r testbed/clients/python/requirements.txt || rm -rf $home/python
+    fi
+    if [ ! -e $home/javascript/node_modules ]; then
+        command -v npm >/dev/null 2>&1 || install_missing node nodejs npm npm
+        say "installing the JavaScript client"
+        mkdir -p $home/javascript
+        cp testbed/clients/javascript/package.json $home/javascript/
+        npm install --prefix $home/javascript --no-fund --no-audit --silent || rm -rf $home/javascript/node_modules
+    fi
+}
