@@ -85,3 +85,21 @@ fn kubeconfig_is_changed_in_place() {
         "apiVersion: v1\nclusters:\n- cluster:\n    server: https://c:6443\n  name: c\ncontexts:\n- context:\n    cluster: c\n    namespace: team\n    user: ann\n  name: work\ncurrent-context: work\nkind: Config\nusers:\n- name: ann\n  user:\n    token: REDACTED\n",
     );
 }
+
+#[test]
+fn words_are_completed() {
+    let play = Play::new();
+    play.check("create deployment web --image=nginx", "deployment.apps/web created\n");
+    let check = |line: &str, candidates: &str, directive: u8, name: &str| {
+        play.check(&format!("__completeNoDesc {line}"), &format!("{candidates}:{directive}\nCompletion ended with directive: {name}\n"));
+    };
+    check("get dep", "deployments.apps\n", 4, "ShellCompDirectiveNoFileComp");
+    check("get pods,dep", "pods,deployments.apps\n", 4, "ShellCompDirectiveNoFileComp");
+    check("get deploy w", "web\n", 4, "ShellCompDirectiveNoFileComp");
+    check("get deploy/w", "deploy/web\n", 4, "ShellCompDirectiveNoFileComp");
+    check("rollout re", "restart\nresume\n", 4, "ShellCompDirectiveNoFileComp");
+    check("get pods -o jsonpath-", "jsonpath-as-json\njsonpath-file\n", 4, "ShellCompDirectiveNoFileComp");
+    check("get pods --output=ya", "yaml\n", 4, "ShellCompDirectiveNoFileComp");
+    check("get pods --ignore", "--ignore-not-found\n", 4, "ShellCompDirectiveNoFileComp");
+    check("apply -f web", "", 8, "ShellCompDirectiveFilterFileExt");
+}
