@@ -90,14 +90,18 @@ fn random_kills_and_partitions() {
     let end = Instant::now() + Duration::from_secs(setting("CORACLE_CHAOS_SECONDS", 30));
     let mut rows: Vec<Row> = Vec::new();
     let mut written = 0;
+    let mut requests = Vec::new();
     while Instant::now() < end {
         let row = round(&mut machines, &mut random, seed, &mut written);
         eprintln!("{:?} held {:.1} s, converged after {:.1} s", row.faults, row.held.as_secs_f64(), row.converged.as_secs_f64());
         rows.push(row);
+        requests = client.so_far();
+        if rows.len() % 25 == 0 {
+            eprintln!("{}", table(&rows, &requests));
+        }
     }
     let maps = machines.kubectl("get configmaps -l chaos=yes -o name");
     assert_eq!(maps.lines().count(), written, "seed {seed}: an acknowledged write is lost");
-    let requests = client.so_far();
     drop(client);
     eprintln!("seed {seed}\n{}", table(&rows, &requests));
     let calm = |request: &&Request| !rows.iter().any(|row| (row.from..=row.until).contains(&request.at));
@@ -148,8 +152,10 @@ fn round(machines: &mut Machines, random: &mut Random, seed: u64, written: &mut 
         nobody_is_doubled(seed, &faults);
         assert!(
             mended.elapsed() < CONVERGED_WITHIN,
-            "seed {seed}: not as wanted {CONVERGED_WITHIN:?} after {faults:?}\n{}\n{}",
-            machines.kubectl("get nodes,pods,endpointslices -o wide"),
+            "seed {seed}: not as wanted {CONVERGED_WITHIN:?} after {faults:?}\n{}\n{:?}\n{}\n{}",
+            machines.kubectl("get nodes,pods,endpointslices,deployment,statefulset -o wide"),
+            observed(machines),
+            machines.kubectl("get pods -o jsonpath={range.items[*]}{.metadata.name}{.status.conditions}{end}"),
             machines.logs()
         );
         std::thread::sleep(Duration::from_millis(100));
@@ -167,15 +173,21 @@ fn nobody_is_doubled(seed: u64, faults: &[(usize, Fault)]) {
 }
 
 fn is_as_wanted(machines: &Machines) -> bool {
-    let told = |arguments: &[&str]| {
-        let output = machines.kubectl_command(arguments).arg("--request-timeout=3s").output();
-        output.ok().filter(|output| output.status.success()).map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
-    };
-    let ready = "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}";
-    told(&["get", "nodes", "-o", ready]).as_deref() == Some("True True True")
-        && told(&["get", "deployment,statefulset", "-o", "jsonpath={.items[*].status.readyReplicas}"]).as_deref() == Some("6 3")
-        && told(&["get", "pods", "-o", "jsonpath={.items[*].metadata.deletionTimestamp}"]).as_deref() == Some("")
-        && told(&["get", "nodes", "-o", "jsonpath={.items[*].spec.taints}"]).as_deref() == Some("")
+    observed(machines) == [Some("True True True"), Some("6 3"), Some(""), Some("")].map(|text| text.map(str::to_owned))
+}
+
+/// Readiness of the nodes, ready replicas, deletions under way, taints; None: not answered.
+fn observed(machines: &Machines) -> [Option<String>; 4] {
+    [
+        ["nodes", "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}"],
+        ["deployment,statefulset", "jsonpath={.items[*].status.readyReplicas}"],
+        ["pods", "jsonpath={.items[*].metadata.deletionTimestamp}"],
+        ["nodes", "jsonpath={.items[*].spec.taints}"],
+    ]
+    .map(|[what, path]| {
+        let output = machines.kubectl_command(&["get", what, "-o", path, "--request-timeout=3s"]).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    })
 }
 
 /// Per kind of fault: how often, how fast it was over, and what the client saw at the machines that were not hit.
