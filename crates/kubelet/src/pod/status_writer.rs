@@ -49,9 +49,15 @@ impl StatusWriter {
         self.wanted.send_modify(|wanted| wanted.status = Some(Arc::new(status)));
     }
 
-    /// The API has the pod so now.
-    pub fn seen(&self, pod: &Arc<Pod>) {
-        self.wanted.send_modify(|wanted| wanted.seen = Some(pod.clone()));
+    /// The API has the pod so now. `told` is the machine's word, which an agent that was started again may never have
+    /// had to write.
+    pub fn seen(&self, pod: &Arc<Pod>, told: Arc<PodStatus>) {
+        self.wanted.send_modify(|wanted| {
+            wanted.seen = Some(pod.clone());
+            if wanted.status.is_none() && told.conditions.is_some() {
+                wanted.status = Some(told);
+            }
+        });
     }
 
     pub fn delete(&self) {

@@ -174,7 +174,8 @@ impl Worker {
     async fn pod_changed(&mut self, wanted: Wanted) -> bool {
         let before = self.machine.pod().clone();
         if !Arc::ptr_eq(&before, &wanted.pod) {
-            self.writer.seen(&wanted.pod);
+            let told = self.view.read().status.clone();
+            self.writer.seen(&wanted.pod, told);
             let metadata_changed = before.metadata.labels != wanted.pod.metadata.labels
                 || before.metadata.annotations != wanted.pod.metadata.annotations;
             if self.step(Event::PodChanged(wanted.pod)).await {
