@@ -8,6 +8,7 @@ mod durability;
 mod etcd;
 mod hardships;
 mod images;
+mod kube_rs;
 mod kubectl_conformance;
 mod kubectl_streams;
 mod kubectl_terminal;

@@ -7,6 +7,7 @@
 mod access;
 mod cadvisor;
 mod logs;
+mod port_channels;
 mod port_forward;
 mod query;
 mod remote;
@@ -153,7 +154,7 @@ impl Server {
             }
             (Method::GET | Method::POST, ["portForward", namespace, pod, ..]) => {
                 let (namespace, pod) = ((*namespace).to_owned(), (*pod).to_owned());
-                self.port_forward(request, &namespace, &pod).await
+                self.port_forward(request, &namespace, &pod, &query).await
             }
             _ => text(StatusCode::NOT_FOUND, "404 page not found"),
         }
@@ -319,7 +320,7 @@ impl Server {
         }
     }
 
-    async fn port_forward(&self, request: Request<Incoming>, namespace: &str, pod: &str) -> Answer {
+    async fn port_forward(&self, request: Request<Incoming>, namespace: &str, pod: &str, query: &Query) -> Answer {
         let Some(view) = self.dispatch.find(namespace, pod) else {
             return text(StatusCode::NOT_FOUND, "pod does not exist");
         };
@@ -328,11 +329,24 @@ impl Server {
         };
         let (runtime, name) = (self.agent.runtime.clone(), spec::full_name(&view.pod));
         if is_websocket(&request) {
-            let Some((_, answer, upgraded)) = upgrade_websocket(request, &[port_forward::TUNNEL_PROTOCOL]) else {
-                return text(StatusCode::BAD_REQUEST, format!("unable to upgrade: only {} is supported over WebSocket", port_forward::TUNNEL_PROTOCOL));
+            let [binary, text_only] = port_channels::PROTOCOLS;
+            let supported = [port_forward::TUNNEL_PROTOCOL, binary, text_only];
+            let Some((protocol, answer, upgraded)) = upgrade_websocket(request, &supported) else {
+                return text(StatusCode::BAD_REQUEST, format!("unable to upgrade: over WebSocket one of {} is spoken", supported.join(", ")));
+            };
+            let ports = match protocol == port_forward::TUNNEL_PROTOCOL {
+                true => Vec::new(),
+                false => match port_channels::ports(&query.all("port")) {
+                    Ok(ports) => ports,
+                    Err(problem) => return text(StatusCode::BAD_REQUEST, problem),
+                },
             };
             tokio::spawn(async move {
                 let Ok(transport) = upgraded.await else { return };
+                if protocol != port_forward::TUNNEL_PROTOCOL {
+                    port_channels::serve(TokioIo::new(transport), &protocol, ports, runtime, sandbox_id, name).await;
+                    return;
+                }
                 let stream = websocket::ByteStream::accept(TokioIo::new(transport)).await;
                 port_forward::serve(spdy::Connection::accept(stream), runtime, sandbox_id, name).await;
             });

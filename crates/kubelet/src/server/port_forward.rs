@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use runtime::cri::RuntimeService;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use runtime::cri::{CriError, RuntimeService};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::mpsc;
 
 use super::spdy::{Connection, Sink, Stream};
 
@@ -63,36 +64,9 @@ async fn forward(data: Stream, error: Sink, runtime: Arc<dyn RuntimeService>, sa
     let problem = match text.parse::<u16>() {
         Err(_) => Some(format!("unable to parse \"{text}\" as a port")),
         Ok(port) => match runtime.port_forward(&sandbox_id, port).await {
-            Err(problem) => Some(format!("error forwarding port {port} to pod {pod}, uid : {problem}")),
+            Err(problem) => Some(refusal(port, &pod, &problem)),
             Ok(target) => {
-                let (mut output, mut input) = tokio::io::split(target);
-                let up = async {
-                    while let Some(bytes) = from_client.recv().await {
-                        if input.write_all(&bytes).await.is_err() {
-                            return;
-                        }
-                    }
-                    let _ = input.shutdown().await;
-                };
-                let down = async {
-                    let mut buffer = vec![0; CHUNK];
-                    loop {
-                        match output.read(&mut buffer).await {
-                            Ok(0) | Err(_) => return,
-                            Ok(count) => {
-                                if !sink.write(Bytes::copy_from_slice(&buffer[..count])).await {
-                                    return;
-                                }
-                            }
-                        }
-                    }
-                };
-                // When the pod's side has said all, what the client still says is of no use to it.
-                tokio::pin!(up, down);
-                tokio::select! {
-                    _ = &mut down => {}
-                    _ = &mut up => down.await,
-                }
+                relay(target, &mut from_client, &sink).await;
                 None
             }
         },
@@ -102,4 +76,51 @@ async fn forward(data: Stream, error: Sink, runtime: Arc<dyn RuntimeService>, sa
     }
     sink.finish().await;
     error.finish().await;
+}
+
+pub fn refusal(port: u16, pod: &str, problem: &CriError) -> String {
+    format!("error forwarding port {port} to pod {pod}, uid : {problem}")
+}
+
+/// Where a pod's bytes go.
+pub trait Outlet: Sync {
+    /// False once nobody listens.
+    fn pass(&self, bytes: Bytes) -> impl Future<Output = bool> + Send;
+}
+
+impl Outlet for Sink {
+    async fn pass(&self, bytes: Bytes) -> bool {
+        self.write(bytes).await
+    }
+}
+
+/// Passes bytes both ways until the pod's side has said all; what the client still says then is of no use to it.
+pub async fn relay<T: AsyncRead + AsyncWrite>(target: T, from_client: &mut mpsc::Receiver<Bytes>, outlet: &impl Outlet) {
+    let (mut output, mut input) = tokio::io::split(target);
+    let up = async {
+        while let Some(bytes) = from_client.recv().await {
+            if input.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+        let _ = input.shutdown().await;
+    };
+    let down = async {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match output.read(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => {
+                    if !outlet.pass(Bytes::copy_from_slice(&buffer[..count])).await {
+                        return;
+                    }
+                }
+            }
+        }
+    };
+    tokio::pin!(up, down);
+    tokio::select! {
+        _ = &mut down => {}
+        _ = &mut up => down.await,
+    }
 }

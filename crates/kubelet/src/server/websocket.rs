@@ -147,7 +147,7 @@ impl Channels {
     }
 }
 
-fn encode(channel: u8, data: &[u8], base64: bool) -> Message {
+pub fn encode(channel: u8, data: &[u8], base64: bool) -> Message {
     if base64 {
         return Message::Text(format!("{channel}{}", STANDARD.encode(data)).into());
     }
@@ -157,7 +157,7 @@ fn encode(channel: u8, data: &[u8], base64: bool) -> Message {
     Message::Binary(framed.freeze())
 }
 
-fn decode(message: Message, base64: bool) -> Option<(u8, Bytes)> {
+pub fn decode(message: Message, base64: bool) -> Option<(u8, Bytes)> {
     let bytes = match message {
         Message::Binary(bytes) => bytes,
         Message::Text(text) => Bytes::copy_from_slice(text.as_bytes()),
