@@ -125,6 +125,16 @@ fn find_in_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|directory| directory.join(name)).find(|path| path.exists())
 }
 
+/// A cluster for a test, with further flags of `coracle server`; none, said on standard error, where there can be none.
+#[track_caller]
+pub fn for_test(flags: &[&str]) -> Option<Cluster> {
+    if let Some(reason) = missing() {
+        eprintln!("skipped: {reason}");
+        return None;
+    }
+    Some(Cluster::start_with(flags).expect("the cluster starts"))
+}
+
 impl Cluster {
     /// Starts a registry and a one-node cluster that pulls from it; returns when the node is Ready.
     pub fn start() -> io::Result<Cluster> {

@@ -43,6 +43,14 @@ impl Cluster {
     }
 }
 
+/// A cluster for a test and a session with it; none, said on standard error, where there can be none.
+#[track_caller]
+pub fn for_test(flags: &[&str]) -> Option<(Cluster, Session)> {
+    let cluster = crate::cluster::for_test(flags)?;
+    let session = cluster.session();
+    Some((cluster, session))
+}
+
 impl Session {
     fn path(&self, short: &str) -> String {
         if short.starts_with('/') {

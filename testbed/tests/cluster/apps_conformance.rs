@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::{Value, json};
-use testbed::cluster::{Cluster, NODE, missing};
-use testbed::session::{Session, condition, is_ready, is_true, name_of, script, waiting, with, with_main, with_volume};
+use testbed::cluster::{NODE, for_test};
+use testbed::session::{self, Session, condition, is_ready, is_true, name_of, script, waiting, with, with_main, with_volume};
 
 const DEPLOYMENTS: &str = "apps/v1/deployments";
 const REPLICA_SETS: &str = "apps/v1/replicasets";
@@ -15,16 +15,6 @@ const REVISIONS: &str = "apps/v1/controllerrevisions";
 const JOBS: &str = "batch/v1/jobs";
 const BUDGETS: &str = "policy/v1/poddisruptionbudgets";
 const SLOW: Duration = Duration::from_secs(90);
-
-fn cluster() -> Option<(Cluster, Session)> {
-    if let Some(reason) = missing() {
-        eprintln!("skipped: {reason}");
-        return None;
-    }
-    let cluster = Cluster::start().expect("the cluster starts");
-    let session = cluster.session();
-    Some((cluster, session))
-}
 
 /// A pod as a template, labelled `app: <app>`.
 fn template(pod: Value, app: &str) -> Value {
@@ -129,7 +119,7 @@ fn set_image(session: &Session, path: &str, image: &str) {
 // Conformance: [sig-apps] Daemon set should list and delete a collection of DaemonSets
 #[test]
 fn scales_statuses_and_collections() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     for (plural, object) in [
         (DEPLOYMENTS, workload("deployment", 1)),
         (REPLICA_SETS, workload("replicaset", 1)),
@@ -194,7 +184,7 @@ fn udp(address: &str, port: u16) -> String {
 // Conformance: [sig-apps] ReplicaSet should serve a basic image on each replica with a public image
 #[test]
 fn replicas_are_adopted_released_counted_and_serve() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     let owner = |pod: &str| session.get(&format!("pods/{pod}"))["metadata"]["ownerReferences"][0]["uid"].clone();
     for (plural, app, object) in [(REPLICA_SETS, "rs", workload("rs", 1)), ("replicationcontrollers", "rc", controller("rc", 1))] {
         let orphan = format!("{app}-orphan");
@@ -266,7 +256,7 @@ fn replicas_are_adopted_released_counted_and_serve() {
 // Conformance: [sig-apps] Deployment should run the lifecycle of a Deployment
 #[test]
 fn deployments_roll_over_scale_and_tidy_up() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     let sets = |app: &str| session.items(&format!("{REPLICA_SETS}?labelSelector=app={app}"));
     let set_of = |app: &str, wanted: &str| sets(app).into_iter().find(|set| image(set) == wanted);
     let complete = |app: &str, replicas: i64| {
@@ -373,7 +363,7 @@ fn deployments_roll_over_scale_and_tidy_up() {
 // Conformance: [sig-apps] ControllerRevision should manage the lifecycle of a ControllerRevision
 #[test]
 fn daemons_run_where_they_should() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     session.create(DAEMON_SETS, &daemon("simple"));
     let first = ready(&session, "simple", 1);
     session.delete(&format!("pods/{}", name_of(&first[0])));
@@ -443,7 +433,7 @@ fn breakable(app: &str, replicas: u32) -> Value {
 // Conformance: [sig-apps] StatefulSet Basic StatefulSet functionality [StatefulSetBasic] Should recreate evicted statefulset
 #[test]
 fn stateful_sets_keep_their_order() {
-    let Some((cluster, session)) = cluster() else { return };
+    let Some((cluster, session)) = session::for_test(&[]) else { return };
     session.create("services", &json!({"metadata": {"name": "test"}, "spec": {"clusterIP": "None", "selector": {"x": "y"}}}));
     let breaks = |pod: &str| drop(cluster.kubectl(&format!("exec {pod} -- touch /tmp/broken")));
     let mends = |pod: &str| drop(cluster.kubectl(&format!("exec {pod} -- rm -f /tmp/broken")));
@@ -586,7 +576,7 @@ fn pods_of_job(session: &Session, name: &str) -> Vec<Value> {
 // Conformance: [sig-apps] Job should manage the lifecycle of a job
 #[test]
 fn jobs_end_as_their_policies_say() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     let indexed = |spec: Value| with(json!({"completionMode": "Indexed", "parallelism": 2}), spec);
     let reason = |job: &Value, kind: &str| condition(job, kind).map_or(Value::Null, |it| it["reason"].clone());
     let start = |object: Value| drop(session.create(JOBS, &object));
@@ -691,7 +681,7 @@ fn waiting_once() -> Value {
 // Conformance: [sig-apps] DisruptionController Listing PodDisruptionBudgets for all namespaces should list and delete a collection of PodDisruptionBudgets
 #[test]
 fn budgets_guard_pods() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     let budget = |name: &str, least: u32| json!({"metadata": {"name": name, "labels": {"set": "one"}}, "spec": {"minAvailable": least, "selector": {"matchLabels": {"app": "guarded"}}}});
     session.lives(BUDGETS, &json!({"spec": {"minAvailable": 1, "selector": {"matchLabels": {"no": "body"}}}}));
     session.create(DEPLOYMENTS, &workload("guarded", 3));
@@ -733,11 +723,7 @@ fn budgets_guard_pods() {
 // Conformance: [sig-apps] CronJob should support CronJob API operations
 #[test]
 fn cron_jobs_live_in_the_api() {
-    if let Some(reason) = missing() {
-        eprintln!("skipped: {reason}");
-        return;
-    }
-    let cluster = Cluster::start_with(&["--disable-agent"]).expect("starts");
+    let Some(cluster) = for_test(&["--disable-agent"]) else { return };
     let session = cluster.session();
     session.discovered("batch", "v1", &["cronjobs", "cronjobs/status"]);
     const CRON_JOBS: &str = "batch/v1/cronjobs";

@@ -7,21 +7,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use testbed::cluster::{Cluster, missing};
+use testbed::cluster::{Cluster, for_test, missing};
 
 const SOON: Duration = Duration::from_secs(45);
 
 /// The cluster for a test, or None where the machine cannot run one (said by name).
-fn cluster() -> Option<Cluster> {
-    match missing() {
-        None => Some(Cluster::start().expect("the cluster starts")),
-        Some(reason) => {
-            eprintln!("skipped: {reason}");
-            None
-        }
-    }
-}
-
 fn pod(name: &str, container: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  \
@@ -38,7 +28,7 @@ fn login(pod: &str, registry: &str, password: &str) -> String {
 
 #[test]
 fn images_that_cannot_be_had_are_told_by_events() {
-    let Some(cluster) = cluster() else { return };
+    let Some(cluster) = for_test(&[]) else { return };
     let registry = cluster.registry.to_string();
     let private = format!("image: \"{registry}/private/library/busybox:1.35\"");
     let manifests = [
@@ -86,7 +76,7 @@ fn images_that_cannot_be_had_are_told_by_events() {
 
 #[test]
 fn a_killed_shim_is_noticed_and_its_containers_started_again() {
-    let Some(cluster) = cluster() else { return };
+    let Some(cluster) = for_test(&[]) else { return };
     let two = pod("victim", "image: \"busybox:1.35\"").replace(
         "containers: [",
         "containers: [{name: other, image: \"busybox:1.35\", command: [sleep, \"3600\"]}, ",
@@ -243,7 +233,7 @@ spec:
 
 #[test]
 fn what_is_deleted_goes_with_all_that_it_owns() {
-    let Some(cluster) = cluster() else { return };
+    let Some(cluster) = for_test(&[]) else { return };
     cluster.apply(FULL_NAMESPACE);
     cluster.apply(&FULL_NAMESPACE.replace("namespace: full", "namespace: default"));
     let remove_hold = |namespace: &str| {
@@ -293,7 +283,7 @@ fn what_is_deleted_goes_with_all_that_it_owns() {
 
 #[test]
 fn a_server_killed_while_pods_are_made_converges() {
-    let Some(mut cluster) = cluster() else { return };
+    let Some(mut cluster) = for_test(&[]) else { return };
     let deployment = FULL_NAMESPACE.replace("namespace: full", "namespace: default").replace("replicas: 2", "replicas: 12");
     let deployment = deployment.replace("3600", "3612");
     cluster.apply(&deployment);

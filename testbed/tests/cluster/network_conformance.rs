@@ -7,24 +7,10 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::{Value, json};
-use testbed::cluster::{Cluster, NODE, missing};
-use testbed::session::{Session, name_of, waiting, with, with_main};
+use testbed::cluster::NODE;
+use testbed::session::{self, Session, name_of, waiting, with, with_main};
 
 const SOON: Duration = Duration::from_secs(30);
-
-fn cluster_with(flags: &[&str]) -> Option<(Cluster, Session)> {
-    if let Some(reason) = missing() {
-        eprintln!("skipped: {reason}");
-        return None;
-    }
-    let cluster = Cluster::start_with(flags).expect("the cluster starts");
-    let session = cluster.session();
-    Some((cluster, session))
-}
-
-fn cluster() -> Option<(Cluster, Session)> {
-    cluster_with(&[])
-}
 
 /// A pod that says its name over HTTP at 8080, TCP and UDP at 8081. Names begin with the app's.
 fn server(name: &str, app: &str) -> Value {
@@ -135,7 +121,7 @@ fn endpoints_become(session: &Session, service: &str, wanted: &[String]) {
 // Conformance: [sig-network] Services should serve endpoints on same port and different protocols
 #[test]
 fn pods_and_node_reach_pods_over_tcp_and_udp() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     for name in ["net-a", "net-b"] {
         session.create("pods", &server(name, "net"));
     }
@@ -173,7 +159,7 @@ fn pods_and_node_reach_pods_over_tcp_and_udp() {
 // Conformance: [sig-network] EndpointsController should create and delete Endpoints for a Service with a selector that matches no pods
 #[test]
 fn endpoints_follow_pods() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     session.create("services", &service("web", json!({})));
     let slices = "discovery.k8s.io/v1/endpointslices?labelSelector=kubernetes.io/service-name=web";
     session.eventually(slices, |list| list["items"].as_array().is_some_and(|items| items.len() == 1));
@@ -220,7 +206,7 @@ fn endpoints_follow_pods() {
 // Conformance: [sig-network] EndpointSliceMirroring should mirror a custom Endpoints resource through create update and delete
 #[test]
 fn endpoints_by_hand() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     for name in ["hand-a", "hand-b"] {
         session.create("pods", &server(name, "hand"));
     }
@@ -269,7 +255,7 @@ fn answered(session: &Session, pod: &str, address: &str) -> BTreeSet<String> {
 // Conformance: [sig-network] Services should be able to create a functioning NodePort service
 #[test]
 fn affinity_and_node_ports() {
-    let Some((cluster, session)) = cluster() else { return };
+    let Some((cluster, session)) = session::for_test(&[]) else { return };
     let template = with(server("x", "web"), json!({"metadata": {"name": null}}));
     session.create("apps/v1/deployments", &json!({
         "metadata": {"name": "web"},
@@ -322,7 +308,7 @@ fn affinity_and_node_ports() {
 // Conformance: [sig-network] DNS should provide DNS for ExternalName services
 #[test]
 fn a_service_changes_its_type() {
-    let Some((cluster, session)) = cluster() else { return };
+    let Some((cluster, session)) = session::for_test(&[]) else { return };
     session.create("pods", &server("web", "web"));
     session.create("pods", &waiting("shell"));
     session.ready("web");
@@ -380,7 +366,7 @@ fn a_service_changes_its_type() {
 // Conformance: [sig-network] DNS should support configurable pod DNS nameservers
 #[test]
 fn names_in_the_cluster() {
-    let Some((cluster, session)) = cluster() else { return };
+    let Some((cluster, session)) = session::for_test(&[]) else { return };
     let named = with(server("backend", "headless"), json!({"spec": {"hostname": "first", "subdomain": "headless"}}));
     session.create("pods", &named);
     let querying = with(waiting("shell"), json!({"spec": {"hostname": "shell-host", "subdomain": "headless"}}));
@@ -434,7 +420,7 @@ fn names_in_the_cluster() {
 // Conformance: [sig-network] API Server should provide secure master service
 #[test]
 fn the_server_passes_requests_on() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     session.create("pods", &server("web", "web"));
     session.ready("web");
     session.create("services", &service("web", json!({})));
@@ -460,7 +446,7 @@ fn the_server_passes_requests_on() {
 // Conformance: [sig-network] HostPort validates that there is no conflict between pods with same hostPort but different hostIP and protocol
 #[test]
 fn endpoints_come_quickly_and_host_ports_do_not_clash() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     session.create("pods", &server("web", "web"));
     session.ready("web");
     let mut taken: Vec<Duration> = (0..100)
@@ -494,7 +480,7 @@ fn endpoints_come_quickly_and_host_ports_do_not_clash() {
 fn a_load_balancer_gets_the_nodes_addresses_and_a_pool_its_own() {
     let pool = "10.99.0.10-10.99.0.11";
     for flags in [vec![], vec!["--load-balancer-pool", pool]] {
-        let Some((_cluster, session)) = cluster_with(&flags) else { return };
+        let Some((_cluster, session)) = session::for_test(&flags) else { return };
         session.create("pods", &server("web", "web"));
         session.ready("web");
         let balanced = json!({"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [{"port": 8099, "targetPort": 8080}]});
@@ -543,7 +529,7 @@ fn a_load_balancer_gets_the_nodes_addresses_and_a_pool_its_own() {
 
 #[test]
 fn policies_let_in_and_out_what_they_name() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     for (name, app) in [("web", "web"), ("friend", "friend"), ("stranger", "stranger")] {
         session.create("pods", &server(name, app));
     }
@@ -614,7 +600,7 @@ fn cni_plugins_make_pods_networks_where_they_are_configured() {
         }
     }
     let _cleanup = Cleanup(directory.clone());
-    let Some((mut cluster, session)) = cluster_with(&["--cni-conf-dir", &place]) else { return };
+    let Some((mut cluster, session)) = session::for_test(&["--cni-conf-dir", &place]) else { return };
     for name in ["net-a", "net-b"] {
         session.create("pods", &server(name, "net"));
     }

@@ -7,26 +7,12 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::{Value, json};
-use testbed::cluster::{Cluster, NODE, missing};
-use testbed::session::{Session, condition, is_ready, is_true, script, waiting, with, with_main, with_volume};
+use testbed::cluster::{Cluster, NODE};
+use testbed::session::{self, Session, condition, is_ready, is_true, script, waiting, with, with_main, with_volume};
 
 const SOON: Duration = Duration::from_secs(30);
 /// The server of the testbed, in its image.
 const SERVER: &str = "testserver";
-
-fn cluster_with(flags: &[&str]) -> Option<(Cluster, Session)> {
-    if let Some(reason) = missing() {
-        eprintln!("skipped: {reason}");
-        return None;
-    }
-    let cluster = Cluster::start_with(flags).expect("the cluster starts");
-    let session = cluster.session();
-    Some((cluster, session))
-}
-
-fn cluster() -> Option<(Cluster, Session)> {
-    cluster_with(&[])
-}
 
 fn main_status(pod: &Value) -> &Value {
     &pod["status"]["containerStatuses"][0]
@@ -49,7 +35,7 @@ fn main_status(pod: &Value) -> &Value {
 // Conformance: [sig-node] Variable Expansion should allow substituting values in a container's args
 #[test]
 fn variables_come_from_objects_fields_and_one_another() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     let data = json!({"data-1": "value-1", "data-2": "value-2"});
     session.create("configmaps", &json!({"metadata": {"name": "keys"}, "data": data}));
     session.create("secrets", &json!({"metadata": {"name": "keys"}, "stringData": data}));
@@ -112,7 +98,7 @@ fn variables_come_from_objects_fields_and_one_another() {
 #[test]
 fn commands_users_and_privileges() {
     // An unsafe one, as the original's test needs it allowed; shm_rmid_forced itself is safe.
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     let entry = |name: &str, patch: Value| {
         let pod = with_main(script(name, ""), json!({"image": "testserver:entrypoint", "command": null}));
         with_main(pod, patch)
@@ -149,7 +135,7 @@ fn commands_users_and_privileges() {
 // Conformance: [sig-node] Kubelet when scheduling a busybox command that always fails in a pod should be possible to delete
 #[test]
 fn last_words_and_restarts() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     let fallback = json!({"terminationMessagePolicy": "FallbackToLogsOnError"});
     let user = json!({"terminationMessagePath": "/dev/termination-custom-log", "securityContext": {"runAsUser": 1000}});
     //       name      script                                              container's fields  phase        message
@@ -203,7 +189,7 @@ fn last_words_and_restarts() {
 // Conformance: [sig-node] InitContainer should not start app containers and fail the pod if init containers fail on a RestartNever pod
 #[test]
 fn init_containers_come_first_and_must_succeed() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     let init = |commands: [&str; 2]| -> Value {
         commands.iter().enumerate().map(|(index, command)| json!({"name": format!("init{}", index + 1), "image": "busybox:1.35", "command": [command]})).collect()
     };
@@ -244,7 +230,7 @@ fn init_containers_come_first_and_must_succeed() {
 // Conformance: [sig-node] PreStop should call prestop when killing a pod
 #[test]
 fn hooks_call_a_server() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     session.create("pods", &with_main(waiting("server"), json!({"image": SERVER, "command": null})));
     let server = session.ready("server")["status"]["podIP"].as_str().expect("an address").to_owned();
     let http = |word: &str| json!({"httpGet": {"path": format!("/echo?msg={word}"), "host": server, "port": 8080}});
@@ -284,7 +270,7 @@ fn hooks_call_a_server() {
 // Conformance: [sig-node] Probing container with readiness probe that fails should never be ready and never restart
 #[test]
 fn probes_restart_what_is_unwell_and_nothing_else() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     let probe = |extra: Value| with(json!({"periodSeconds": 1, "failureThreshold": 1, "initialDelaySeconds": 1}), extra);
     let server = |name: &str, args: Value, extra: Value| {
         let pod = with_main(waiting(name), json!({"image": SERVER, "command": null, "args": args}));
@@ -333,7 +319,7 @@ fn probes_restart_what_is_unwell_and_nothing_else() {
 // Conformance: [sig-node] Variable Expansion should succeed in writing subpaths in container
 #[test]
 fn sub_paths_by_expression() {
-    let Some((cluster, session)) = cluster() else { return };
+    let Some((cluster, session)) = session::for_test(&[]) else { return };
     let mounted = |pod: Value, env: Value| {
         let mounts = json!([{"name": "v", "mountPath": "/sub", "subPathExpr": "$(WHERE)"}, {"name": "v", "mountPath": "/whole"}]);
         with_main(with_volume(pod, json!({"emptyDir": {}})), json!({"env": [env], "volumeMounts": mounts}))
@@ -363,7 +349,7 @@ fn sub_paths_by_expression() {
 // Conformance: [sig-node] KubeletManagedEtcHosts should test kubelet managed /etc/hosts file
 #[test]
 fn the_hosts_file_is_the_nodes_unless_told_otherwise() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     const LOOK: &str = "head -1 /etc/hosts | grep -c '# Kubernetes-managed hosts file.'; true";
     let own = with_main(
         with_volume(script("own", LOOK), json!({"hostPath": {"path": "/etc/hosts", "type": "File"}})),
@@ -377,7 +363,7 @@ fn the_hosts_file_is_the_nodes_unless_told_otherwise() {
 // Conformance: [sig-node] Ephemeral Containers should update the ephemeral containers in an existing pod
 #[test]
 fn ephemeral_containers_join_a_running_pod() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     session.create("pods", &waiting("pod"));
     session.ready("pod");
     let guest = |name: &str| json!({"name": name, "image": "busybox:1.35", "command": ["sh", "-c", format!("echo polo {name}; sleep 3600")]});
@@ -417,7 +403,7 @@ fn ephemeral_containers_join_a_running_pod() {
 // Conformance: [sig-node] [DRA] CRUD Tests resource.k8s.io/v1 ResourceSlice
 #[test]
 fn what_a_node_reads_lives_in_the_api() {
-    let Some((_cluster, session)) = cluster_with(&["--disable-agent"]) else { return };
+    let Some((_cluster, session)) = session::for_test(&["--disable-agent"]) else { return };
     let template = script("x", "true")["spec"].clone();
     let request = json!({"spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "c"}}]}}});
     for (plural, object) in [
@@ -494,7 +480,7 @@ fn what_a_node_reads_lives_in_the_api() {
 // Conformance: [sig-node] Pods should contain environment variables for services
 #[test]
 fn pods_are_submitted_changed_and_removed() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     let labelled = |name: &str, label: &str| with(waiting(name), json!({"metadata": {"labels": {"test": label}}}));
     let since = session.get("pods")["metadata"]["resourceVersion"].as_str().expect("told").to_owned();
 
@@ -577,7 +563,7 @@ fn pods_are_submitted_changed_and_removed() {
 // Conformance: [sig-node] Pods Extended (pod generation) Pod Generation issue 500 podspec updates and verify generation and observedGeneration eventually converge
 #[test]
 fn generations_count_changes_and_are_observed() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     let observed = |name: &str, generation: i64| {
         session.eventually(&format!("pods/{name}"), |pod| pod["metadata"]["generation"] == generation && pod["status"]["observedGeneration"] == generation);
     };
@@ -613,7 +599,7 @@ fn generations_count_changes_and_are_observed() {
 // Conformance: [sig-node] NoExecuteTaintManager Multiple Pods evicts pods with minTolerationSeconds
 #[test]
 fn taints_evict_after_their_time_and_not_when_removed() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     let tolerant = |name: &str, seconds: u32| {
         let toleration = json!([{"key": "evict", "operator": "Equal", "value": "yes", "effect": "NoExecute", "tolerationSeconds": seconds}]);
         session.create("pods", &with(waiting(name), json!({"spec": {"tolerations": toleration}})));
@@ -716,7 +702,7 @@ impl Drop for Proxy {
 // Conformance: [sig-node] Pods should support retrieving logs from the container over websockets
 #[test]
 fn plain_websockets_carry_commands_and_logs() {
-    let Some((cluster, session)) = cluster() else { return };
+    let Some((cluster, session)) = session::for_test(&[]) else { return };
     let mut pod = waiting("talker");
     pod["spec"]["containers"][0]["command"] = json!(["sh", "-c", "echo container is alive; sleep 3600"]);
     session.create("pods", &pod);
@@ -774,7 +760,7 @@ fn wanted(resources: &Value) -> (i64, i64) {
 // Conformance: [sig-node] Pod InPlace Resize Container resize pod via the replace endpoint
 #[test]
 fn resources_change_while_containers_run() {
-    let Some((cluster, session)) = cluster() else { return };
+    let Some((cluster, session)) = session::for_test(&[]) else { return };
     fn same(cpu: &'static str, memory: &'static str) -> [&'static str; 4] {
         [cpu, cpu, memory, memory]
     }

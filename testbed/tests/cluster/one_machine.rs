@@ -8,21 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use testbed::cluster::{Cluster, kubectls, missing};
+use testbed::cluster::{Cluster, for_test, kubectls};
 
 const SOON: Duration = Duration::from_secs(30);
 
 /// The cluster for a test, or None where the machine cannot run one (said by name).
-fn cluster() -> Option<Cluster> {
-    match missing() {
-        None => Some(Cluster::start().expect("the cluster starts")),
-        Some(reason) => {
-            eprintln!("skipped: {reason}");
-            None
-        }
-    }
-}
-
 const NGINX_DEPLOYMENT: &str = r#"
 apiVersion: apps/v1
 kind: Deployment
@@ -66,7 +56,7 @@ spec:
 
 #[test]
 fn a_deployment_rolls_without_a_failed_request() {
-    let Some(cluster) = cluster() else { return };
+    let Some(cluster) = for_test(&[]) else { return };
     cluster.apply(NGINX_DEPLOYMENT);
     cluster.apply(NGINX_SERVICE);
     cluster.apply(VISITOR);
@@ -122,7 +112,7 @@ fn a_deployment_rolls_without_a_failed_request() {
 
 #[test]
 fn a_missing_image_leaves_the_old_pods_serving() {
-    let Some(cluster) = cluster() else { return };
+    let Some(cluster) = for_test(&[]) else { return };
     cluster.apply(NGINX_DEPLOYMENT);
     cluster.apply(NGINX_SERVICE);
     cluster.kubectl("rollout status deployment/nginx-deployment --timeout=60s");
@@ -143,7 +133,7 @@ fn a_missing_image_leaves_the_old_pods_serving() {
 
 #[test]
 fn a_bare_pod_is_adopted_and_a_deleted_one_replaced() {
-    let Some(cluster) = cluster() else { return };
+    let Some(cluster) = for_test(&[]) else { return };
     cluster.apply(&VISITOR.replace("metadata: {name: visitor}", "metadata: {name: stray, labels: {app: frontend}}"));
     cluster.apply(
         r#"
@@ -174,7 +164,7 @@ spec:
 
 #[test]
 fn containers_of_a_pod_share_its_network_and_take_exec() {
-    let Some(cluster) = cluster() else { return };
+    let Some(cluster) = for_test(&[]) else { return };
     cluster.apply(
         r#"
 apiVersion: v1
@@ -238,7 +228,7 @@ spec:
 
 #[test]
 fn every_kubectl_creates_a_deployment() {
-    let Some(cluster) = cluster() else { return };
+    let Some(cluster) = for_test(&[]) else { return };
     for (index, kubectl) in kubectls().iter().enumerate() {
         let name = format!("web-{index}");
         let output = cluster
@@ -262,7 +252,7 @@ fn every_kubectl_creates_a_deployment() {
 
 #[test]
 fn a_killed_server_finds_its_containers_again() {
-    let Some(mut cluster) = cluster() else { return };
+    let Some(mut cluster) = for_test(&[]) else { return };
     cluster.apply(NGINX_DEPLOYMENT);
     cluster.kubectl("rollout status deployment/nginx-deployment --timeout=60s");
     const STATE: &str = "get pods -l app=nginx -o jsonpath={range.items[*]}{.metadata.name}/{.status.containerStatuses[0].containerID}/{.status.containerStatuses[0].restartCount},{end}";
@@ -286,7 +276,7 @@ fn a_killed_server_finds_its_containers_again() {
 
 #[test]
 fn nothing_is_left_behind() {
-    let Some(mut cluster) = cluster() else { return };
+    let Some(mut cluster) = for_test(&[]) else { return };
     cluster.apply(NGINX_DEPLOYMENT);
     cluster.apply(NGINX_SERVICE);
     cluster.kubectl("rollout status deployment/nginx-deployment --timeout=60s");
@@ -299,7 +289,7 @@ fn nothing_is_left_behind() {
 
 #[test]
 fn bad_input_is_answered_and_nothing_stored() {
-    let Some(cluster) = cluster() else { return };
+    let Some(cluster) = for_test(&[]) else { return };
     let apply_fails = |manifest: &str, expected: &str| {
         let mut child = cluster
             .kubectl_command(&["create", "-f", "-"])

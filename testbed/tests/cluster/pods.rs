@@ -6,21 +6,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use testbed::cluster::{Cluster, kubectls, missing};
+use testbed::cluster::{Cluster, for_test, kubectls};
 
 const SOON: Duration = Duration::from_secs(30);
 
 /// The cluster for a test, or None where the machine cannot run one (said by name).
-fn cluster() -> Option<Cluster> {
-    match missing() {
-        None => Some(Cluster::start().expect("the cluster starts")),
-        Some(reason) => {
-            eprintln!("skipped: {reason}");
-            None
-        }
-    }
-}
-
 const ENVIRONMENT: &str = r#"
 apiVersion: v1
 kind: ConfigMap
@@ -145,7 +135,7 @@ const ENVIRONMENT_SEEN: &[&str] = &[
 
 #[test]
 fn a_container_sees_its_environment_volumes_and_names() {
-    let Some(cluster) = cluster() else { return };
+    let Some(cluster) = for_test(&[]) else { return };
     cluster.apply(ENVIRONMENT);
     cluster.apply(NAMES);
     ended(&cluster, "environment", "Failed");
@@ -273,7 +263,7 @@ spec:
 
 #[test]
 fn containers_start_stop_fail_and_start_again_in_order() {
-    let Some(cluster) = cluster() else { return };
+    let Some(cluster) = for_test(&[]) else { return };
     cluster.apply(LIVES);
     cluster.kubectl("wait --for=condition=Ready pod/order --timeout=30s");
     let log = Path::new(HOST_ORDER);
@@ -468,7 +458,7 @@ spec:
 
 #[test]
 fn probes_security_and_live_volumes() {
-    let Some(cluster) = cluster() else { return };
+    let Some(cluster) = for_test(&[]) else { return };
     cluster.apply(PROBES);
     cluster.kubectl("wait --for=condition=Ready pod/secure --timeout=30s");
     let line = |container: &str, name: &str| -> Vec<String> {
@@ -641,7 +631,7 @@ spec:
 
 #[test]
 fn every_kubectl_reads_logs_executes_attaches_copies_and_forwards() {
-    let Some(cluster) = cluster() else { return };
+    let Some(cluster) = for_test(&[]) else { return };
     cluster.apply(TALKER);
     cluster.kubectl("wait --for=condition=Ready pod/talker pod/terminal --timeout=30s");
     cluster.eventually("logs talker --tail=1", SOON, |text| text == "line 29\n");

@@ -3,18 +3,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use testbed::cluster::{Cluster, missing};
-use testbed::session::{Session, script, waiting, with, with_main, with_volume};
-
-fn cluster() -> Option<(Cluster, Session)> {
-    if let Some(reason) = missing() {
-        eprintln!("skipped: {reason}");
-        return None;
-    }
-    let cluster = Cluster::start().expect("the cluster starts");
-    let session = cluster.session();
-    Some((cluster, session))
-}
+use testbed::cluster::for_test;
+use testbed::session::{self, Session, script, waiting, with, with_main, with_volume};
 
 /// The four sources that show an object's keys as files: whose `data-1` is `value-1` and so on.
 const SOURCES: [&str; 4] = ["configMap", "secret", "projected-configMap", "projected-secret"];
@@ -68,7 +58,7 @@ fn make_keys(session: &Session) {
 // Conformance: [sig-storage] Projected secret should be consumable in multiple volumes in a pod
 #[test]
 fn keys_are_files_with_their_modes_and_owners() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     make_keys(&session);
     let non_root = json!({"spec": {"securityContext": {"runAsUser": 1000}}});
     let group = json!({"spec": {"securityContext": {"runAsUser": 1000, "fsGroup": 1001}}});
@@ -114,7 +104,7 @@ fn keys_are_files_with_their_modes_and_owners() {
 // Conformance: [sig-storage] Projected secret optional updates should be reflected in volume
 #[test]
 fn changes_of_objects_arrive_in_running_containers() {
-    let Some((cluster, session)) = cluster() else { return };
+    let Some((cluster, session)) = session::for_test(&[]) else { return };
     let read = |path: &str, wanted: &str| {
         cluster.eventually(&format!("exec reader -- cat {path}"), std::time::Duration::from_secs(30), |text| text == wanted);
     };
@@ -182,7 +172,7 @@ fn changes_of_objects_arrive_in_running_containers() {
 // Conformance: [sig-storage] Projected combined should project all components that make up the projection API [Projection]
 #[test]
 fn objects_of_one_name_immutable_ones_and_all_in_one() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     make_keys(&session);
     session.create("/api/v1/namespaces", &json!({"metadata": {"name": "other"}}));
     session.create("/api/v1/namespaces/other/secrets", &json!({"metadata": {"name": "keys"}, "stringData": {"data-1": "another"}}));
@@ -237,7 +227,7 @@ fn objects_of_one_name_immutable_ones_and_all_in_one() {
 // Conformance: [sig-storage] Projected downwardAPI should update annotations on modification
 #[test]
 fn a_pod_reads_about_itself_in_files() {
-    let Some((cluster, session)) = cluster() else { return };
+    let Some((cluster, session)) = session::for_test(&[]) else { return };
     let allocatable = session.get(&format!("nodes/{}", testbed::cluster::NODE))["status"]["allocatable"].clone();
     let amount = |name: &str| api::quantity::Quantity::parse(allocatable[name].as_str().expect("told")).expect("a quantity").value().to_string();
     let (cpu, memory) = (amount("cpu"), amount("memory"));
@@ -305,7 +295,7 @@ fn a_pod_reads_about_itself_in_files() {
 // Conformance: [sig-storage] EmptyDir volumes pod should support shared volumes between containers
 #[test]
 fn empty_directories_on_disk_and_in_memory() {
-    let Some((cluster, session)) = cluster() else { return };
+    let Some((cluster, session)) = session::for_test(&[]) else { return };
     let mut cases = Vec::new();
     let mut expected = Vec::new();
     for medium in ["", "Memory"] {
@@ -344,7 +334,7 @@ fn empty_directories_on_disk_and_in_memory() {
 // Conformance: [sig-storage] Subpath Atomic writer volumes should support subpaths with projected pod
 #[test]
 fn sub_paths_of_objects() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     make_keys(&session);
     let downward = json!({"downwardAPI": {"items": [{"path": "data-1", "fieldRef": {"fieldPath": "metadata.name"}}]}});
     let file = |name: &str, source: Value, path: &str| {
@@ -370,7 +360,7 @@ fn sub_paths_of_objects() {
 // Conformance: [sig-storage] EmptyDir wrapper volumes should not cause race condition when used for configmaps
 #[test]
 fn many_volumes_of_many_pods_do_not_race() {
-    let Some((_cluster, session)) = cluster() else { return };
+    let Some((_cluster, session)) = session::for_test(&[]) else { return };
     make_keys(&session);
     let both = json!([{"name": "s", "secret": {"secretName": "keys"}}, {"name": "c", "configMap": {"name": "keys"}}]);
     let mounts = json!([{"name": "s", "mountPath": "/s"}, {"name": "c", "mountPath": "/c"}]);
@@ -411,11 +401,7 @@ fn many_volumes_of_many_pods_do_not_race() {
 // Conformance: [sig-storage] VolumeAttachment Conformance should apply changes to a volumeattachment status
 #[test]
 fn the_storage_api_lives() {
-    if let Some(reason) = missing() {
-        eprintln!("skipped: {reason}");
-        return;
-    }
-    let cluster = Cluster::start_with(&["--disable-agent"]).expect("starts");
+    let Some(cluster) = for_test(&["--disable-agent"]) else { return };
     let session = cluster.session();
     let attachment = json!({"spec": {"attacher": "e2e.example", "nodeName": "n", "source": {"persistentVolumeName": "pv"}}});
     session.discovered("storage.k8s.io", "v1", &["storageclasses", "volumeattachments", "volumeattributesclasses", "csidrivers", "csinodes", "csistoragecapacities"]);
@@ -451,11 +437,7 @@ fn the_storage_api_lives() {
 // Conformance: [sig-storage] PersistentVolumes CSI Conformance should apply changes to a pv/pvc status
 #[test]
 fn persistent_volumes_and_claims_live() {
-    if let Some(reason) = missing() {
-        eprintln!("skipped: {reason}");
-        return;
-    }
-    let cluster = Cluster::start_with(&["--disable-agent"]).expect("starts");
+    let Some(cluster) = for_test(&["--disable-agent"]) else { return };
     let session = cluster.session();
     let volume = |name: &str| {
         json!({"metadata": {"name": name, "labels": {"life": "pv"}}, "spec": {

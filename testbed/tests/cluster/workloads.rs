@@ -3,21 +3,11 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use testbed::cluster::{Cluster, NODE, coracle, missing};
-use testbed::session::{Session, name_of, script, with};
+use testbed::cluster::{NODE, coracle};
+use testbed::session::{self, Session, name_of, script, with};
 
 const SOON: Duration = Duration::from_secs(30);
 const MINUTE: Duration = Duration::from_secs(60);
-
-fn cluster() -> Option<(Cluster, Session)> {
-    if let Some(reason) = missing() {
-        eprintln!("skipped: {reason}");
-        return None;
-    }
-    let cluster = Cluster::start().expect("the cluster starts");
-    let session = cluster.session();
-    Some((cluster, session))
-}
 
 const STATEFUL: &str = r#"
 apiVersion: v1
@@ -48,7 +38,7 @@ spec:
 
 #[test]
 fn a_stateful_sets_data_outlives_scaling_and_deletion() {
-    let Some((cluster, session)) = cluster() else { return };
+    let Some((cluster, session)) = session::for_test(&[]) else { return };
     session.eventually("storage.k8s.io/v1/storageclasses", |classes| {
         classes["items"][0]["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true"
     });
@@ -140,7 +130,7 @@ spec:
 
 #[test]
 fn daemons_jobs_cron_jobs_and_controllers_run() {
-    let Some((cluster, session)) = cluster() else { return };
+    let Some((cluster, session)) = session::for_test(&[]) else { return };
     cluster.apply(DAEMONS_AND_JOBS);
     cluster.kubectl("rollout status daemonset/agent --timeout=60s");
     cluster.kubectl("set image daemonset/agent main=nginx:1.16");
@@ -220,7 +210,7 @@ spec:
 
 #[test]
 fn real_load_shows_in_top_and_scales_up_and_down() {
-    let Some((cluster, session)) = cluster() else { return };
+    let Some((cluster, session)) = session::for_test(&[]) else { return };
     let switch = std::env::temp_dir().join(format!("coracle-test-switch-{}", std::process::id()));
     std::fs::create_dir_all(&switch).expect("a directory");
     std::fs::write(switch.join("on"), "").expect("writes");
@@ -269,7 +259,7 @@ fn real_load_shows_in_top_and_scales_up_and_down() {
 
 #[test]
 fn autoscale_keeps_at_least_its_minimum() {
-    let Some((cluster, session)) = cluster() else { return };
+    let Some((cluster, session)) = session::for_test(&[]) else { return };
     cluster.kubectl("create deployment nginx-deployment --image=nginx:1.14.2 --replicas=3");
     cluster.kubectl("rollout status deployment/nginx-deployment --timeout=60s");
     let said = cluster.kubectl("autoscale deployment nginx-deployment --min=10 --max=15 --cpu-percent=80");
@@ -285,7 +275,7 @@ fn autoscale_keeps_at_least_its_minimum() {
 /// Everything that a kubelet tells scrapers of metrics, through the API server's proxy.
 #[test]
 fn kubelets_tell_what_is_used() {
-    let Some((cluster, session)) = cluster() else { return };
+    let Some((cluster, session)) = session::for_test(&[]) else { return };
     session.create("pods", &with(script("used", "dd if=/dev/zero of=/tmp/f bs=1M count=4; while :; do :; done"), json!({"spec": {"containers": [{"name": "main", "image": "busybox:1.35", "command": ["sh", "-c", "dd if=/dev/zero of=/tmp/f bs=1M count=4; while :; do :; done"], "resources": {"limits": {"cpu": "100m"}}}]}})));
     session.ready("used");
     let proxied = |path: &str| session.raw(http::Method::GET, &format!("/api/v1/nodes/{NODE}/proxy/{path}"), "", None).1;
