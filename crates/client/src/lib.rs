@@ -29,7 +29,7 @@ pub use informer::{Informer, Scope, Source};
 pub use informers::Informers;
 pub use metadata::Metadata;
 pub use key::{ObjectKey, object_ref};
-pub use queue::WorkQueue;
+pub use queue::{FAILURE_MAX, WorkQueue};
 pub use rest::{DeleteOptions, Error, Patch, Propagation, Rest};
 pub use transport::{from_kubeconfig, in_process, in_process_as};
 pub use wire::path_of;

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 /// client-go's `DefaultTypedControllerRateLimiter`: 5 ms doubled per failure up to 1000 s, and for all
 /// items together 10 a second with bursts of 100.
 const FAILURE_BASE: Duration = Duration::from_millis(5);
-const FAILURE_MAX: Duration = Duration::from_secs(1000);
+pub const FAILURE_MAX: Duration = Duration::from_secs(1000);
 const BUCKET_INTERVAL: Duration = Duration::from_millis(100);
 const BUCKET_BURST: u32 = 100;
 
@@ -39,6 +39,7 @@ struct State<T> {
     delayed_at: HashMap<T, (Instant, u64)>,
     sequence: u64,
     failures: HashMap<T, u32>,
+    failure_max: Duration,
     /// When the next rate-limited addition may come at the earliest, less the burst.
     bucket: Option<Instant>,
     shut_down: bool,
@@ -58,6 +59,11 @@ impl<T: Clone + Eq + Hash> Default for WorkQueue<T> {
 
 impl<T: Clone + Eq + Hash> WorkQueue<T> {
     pub fn new() -> Self {
+        WorkQueue::with_longest_delay(FAILURE_MAX)
+    }
+
+    /// One whose items wait no longer than this however often they have failed.
+    pub fn with_longest_delay(failure_max: Duration) -> Self {
         let state = State {
             ready: VecDeque::new(),
             dirty: HashSet::new(),
@@ -66,6 +72,7 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
             delayed_at: HashMap::new(),
             sequence: 0,
             failures: HashMap::new(),
+            failure_max,
             bucket: None,
             shut_down: false,
         };
@@ -210,7 +217,7 @@ impl<T: Clone + Eq + Hash> State<T> {
 
     fn next_delay(&mut self, item: &T, now: Instant) -> Duration {
         let failures = self.failures.entry(item.clone()).or_insert(0);
-        let own = FAILURE_BASE.saturating_mul(1u32.checked_shl(*failures).unwrap_or(u32::MAX)).min(FAILURE_MAX);
+        let own = FAILURE_BASE.saturating_mul(1u32.checked_shl(*failures).unwrap_or(u32::MAX)).min(self.failure_max);
         *failures = failures.saturating_add(1);
 
         let slot = self.bucket.map_or(now, |slot| slot.max(now)) + BUCKET_INTERVAL;

@@ -202,7 +202,7 @@ impl ControllerManager {
         let mut running: Vec<BoxFuture<'_, ()>> = Vec::new();
         running.push(Box::pin(garbage::GarbageCollector::new(context).run(cancel.clone())));
         for controller in controllers {
-            let queue = Queue::new();
+            let queue = Queue::with_longest_delay(controller.longest_delay());
             controller.watch(&queue);
             let informers = context.informers.clone();
             let synced = async move { informers.synced().await };

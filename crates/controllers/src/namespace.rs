@@ -179,6 +179,11 @@ impl Controller for Namespaces {
         10
     }
 
+    /// Somebody waits for the namespace to go.
+    fn longest_delay(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
     fn watch(&self, queue: &Queue) {
         let own = queue.clone();
         self.namespaces.subscribe(move |change: &Change<Namespace>| {

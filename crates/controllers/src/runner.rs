@@ -49,6 +49,11 @@ pub(crate) trait Controller: Send + Sync + 'static {
         5
     }
 
+    /// How long a key that keeps failing waits at most.
+    fn longest_delay(&self) -> Duration {
+        client::FAILURE_MAX
+    }
+
     /// Subscribes to informers so that whatever may change a key's outcome queues the key.
     fn watch(&self, queue: &Queue);
 
