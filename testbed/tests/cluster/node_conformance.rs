@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::{Value, json};
 use testbed::cluster::{Cluster, NODE};
-use testbed::session::{self, Session, condition, is_ready, is_true, script, waiting, with, with_main, with_volume};
+use testbed::session::{self, condition, is_ready, is_true, script, waiting, with, with_main, with_volume};
 
 const SOON: Duration = Duration::from_secs(30);
 /// The server of the testbed, in its image.

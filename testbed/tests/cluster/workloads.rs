@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testbed::cluster::{NODE, coracle};
-use testbed::session::{self, Session, name_of, script, with};
+use testbed::session::{self, name_of, script, with};
 
 const SOON: Duration = Duration::from_secs(30);
 const MINUTE: Duration = Duration::from_secs(60);
