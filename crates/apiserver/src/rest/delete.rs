@@ -2,6 +2,7 @@
 //!
 //! Invariant: an object leaves the store only when it has no finalizers and no grace left.
 
+use futures::stream::{FuturesOrdered, StreamExt as _};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -16,6 +17,8 @@ use crate::kinds::{Kind, Problem, ProblemReason};
 
 /// How often a delete without preconditions is tried anew.
 const ATTEMPTS: usize = 100;
+/// Deletions of a collection under way at once.
+const COLLECTION_PARALLEL: usize = 128;
 
 #[derive(Default, Clone)]
 struct DeleteOptions {
@@ -75,8 +78,17 @@ pub async fn delete_collection(call: &Call) -> Result<Reply, RequestError> {
     call.server.cache.fresh().await?;
     let selected = call.server.cache.select(call.kind, &filter, None, 0);
     let mut items = Vec::with_capacity(selected.entries.len());
-    for entry in &selected.entries {
-        match delete_one(call, entry.name(), &options).await {
+    // Side by side, so that many share one durable commit.
+    let mut deleting = FuturesOrdered::new();
+    let mut entries = selected.entries.iter();
+    loop {
+        while deleting.len() < COLLECTION_PARALLEL
+            && let Some(entry) = entries.next()
+        {
+            deleting.push_back(delete_one(call, entry.name(), &options));
+        }
+        let Some(outcome) = deleting.next().await else { break };
+        match outcome {
             Ok(Outcome::Gone(object) | Outcome::Remains(object)) => {
                 let mut object = super::decode::from_storage(call.kind, object);
                 if let Some(map) = object.as_object_mut() {

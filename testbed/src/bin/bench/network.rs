@@ -57,7 +57,7 @@ fn service(name: &str, selector: Value) -> Value {
 /// Waits until somebody answers.
 fn answers(address: SocketAddr) -> Outcome<()> {
     let end = Instant::now() + Duration::from_secs(20);
-    while TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_err() {
+    while TcpStream::connect_timeout(&address, Duration::from_millis(5)).is_err() {
         if Instant::now() > end {
             return Err(format!("nobody answers at {address}").into());
         }
