@@ -8,6 +8,7 @@ pub mod hash;
 pub mod json;
 pub mod names;
 pub mod patch;
+pub mod percent;
 pub mod protobuf;
 pub mod quantity;
 pub mod schema;

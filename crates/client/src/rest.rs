@@ -94,7 +94,7 @@ impl Patch {
     fn query(&self) -> String {
         match self {
             Patch::Apply { field_manager, force, .. } => {
-                format!("?fieldManager={}&force={force}", crate::wire::percent_encode(field_manager))
+                format!("?fieldManager={}&force={force}", api::percent::encode(field_manager))
             }
             _ => String::new(),
         }
@@ -224,7 +224,7 @@ fn object_path<K: Resource<DynamicType = ()>>(key: &ObjectKey, subresource: &str
     let namespace = (!key.namespace.is_empty()).then_some(key.namespace.as_str());
     let mut path = path_of::<K>(namespace);
     path.push('/');
-    path.push_str(&crate::wire::percent_encode(&key.name));
+    path.push_str(&api::percent::encode(&key.name));
     if !subresource.is_empty() {
         path.push('/');
         path.push_str(subresource);

@@ -74,7 +74,7 @@ impl Collection {
         let mut query = format!("limit={PAGE_LIMIT}");
         if !continue_token.is_empty() {
             query.push_str("&continue=");
-            query.push_str(&percent_encode(continue_token));
+            query.push_str(&api::percent::encode(continue_token));
         }
         let accept = if self.metadata_only {
             "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
@@ -87,7 +87,7 @@ impl Collection {
     pub async fn watch(&self, client: &Client, resource_version: &str, timeout: Duration) -> Result<Lines, Error> {
         let query = format!(
             "watch=true&allowWatchBookmarks=true&resourceVersion={}&timeoutSeconds={}",
-            percent_encode(resource_version),
+            api::percent::encode(resource_version),
             timeout.as_secs()
         );
         let accept = if self.metadata_only {
@@ -106,7 +106,7 @@ impl Collection {
     fn request(&self, mut query: String, accept: &'static str) -> Result<Request<Body>, Error> {
         for (name, selector) in [("labelSelector", &self.label_selector), ("fieldSelector", &self.field_selector)] {
             if let Some(selector) = selector {
-                query.push_str(&format!("&{name}={}", percent_encode(selector)));
+                query.push_str(&format!("&{name}={}", api::percent::encode(selector)));
             }
         }
         Request::get(format!("{}?{query}", self.path))
@@ -157,16 +157,4 @@ impl Lines {
             }
         }
     }
-}
-
-/// Everything but RFC 3986's unreserved characters.
-pub(crate) fn percent_encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte as char),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
 }

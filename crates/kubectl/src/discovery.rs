@@ -73,7 +73,7 @@ impl Resource {
     }
 
     pub fn object(&self, namespace: &str, name: &str) -> String {
-        format!("{}/{}", self.collection(namespace), crate::rest::escape(name))
+        format!("{}/{}", self.collection(namespace), api::percent::encode(name))
     }
 
     pub fn allows(&self, verb: &str) -> bool {

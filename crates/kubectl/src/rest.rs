@@ -3,6 +3,7 @@
 //! Invariant: every refusal comes back as the `metav1.Status` that the server sent, every lack of an answer as the
 //! original's sentence about it. Deliberately absent: retries, and typed objects.
 
+use api::percent;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http::{Method, Request, StatusCode};
@@ -44,7 +45,7 @@ impl Url {
         self.has_query = true;
         self.text += name;
         self.text.push('=');
-        self.text += &escape(value);
+        self.text += &percent::encode(value);
         self
     }
 
@@ -57,44 +58,12 @@ impl Url {
     pub fn value(&self, name: &str) -> String {
         let query = self.text.split_once('?').map_or("", |(_, query)| query);
         let found = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-        found.map(unescape).unwrap_or_default()
+        found.map(percent::decode).unwrap_or_default()
     }
 
     pub fn as_str(&self) -> &str {
         &self.text
     }
-}
-
-/// Percent-escaped as in a query.
-pub fn escape(value: &str) -> String {
-    let mut out = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte as char),
-            _ => out += &format!("%{byte:02X}"),
-        }
-    }
-    out
-}
-
-/// The reverse of [`escape`].
-fn unescape(value: &str) -> String {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let code = tail.get(..2).and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        match (first, code) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 impl Session {

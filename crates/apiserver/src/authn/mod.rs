@@ -16,7 +16,6 @@ use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use crate::admission_chain::Question;
 use crate::authz::Asked;
 use crate::error::{ObjectName, RequestError};
-use crate::http::query::decode;
 use crate::server::{ApiServer, Config};
 use crate::tokens;
 use crate::user::{AUTHENTICATED, UNAUTHENTICATED, User};
@@ -92,7 +91,7 @@ pub fn impersonate(server: &ApiServer, user: Arc<User>, headers: &HeaderMap) -> 
         if let Some(key) = header.as_str().strip_prefix("impersonate-extra-")
             && let Ok(value) = value.to_str()
         {
-            target.extra.entry(decode(key, false)).or_default().push(value.to_owned());
+            target.extra.entry(api::percent::decode(key)).or_default().push(value.to_owned());
         }
     }
     if name.is_empty() {

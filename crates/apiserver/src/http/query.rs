@@ -1,4 +1,4 @@
-//! Query strings and percent-encoding.
+//! Query strings, and the durations in them.
 
 use std::time::Duration;
 
@@ -8,11 +8,7 @@ pub struct Query(Vec<(String, String)>);
 
 impl Query {
     pub fn parse(text: &str) -> Query {
-        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(name, true), decode(value, true))
-        });
-        Query(pairs.collect())
+        Query(api::percent::query(text).collect())
     }
 
     /// The first value, if it is not empty.
@@ -39,50 +35,6 @@ impl Query {
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
-}
-
-/// `%41` to `A`; what is no valid escape stays. Bytes that are no UTF-8 are replaced.
-pub fn decode(text: &str, plus_is_space: bool) -> String {
-    if !text.bytes().any(|byte| byte == b'%' || byte == b'+') {
-        return text.to_owned();
-    }
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let escaped = (bytes[at] == b'%')
-            .then(|| Some((hex(*bytes.get(at + 1)?)? << 4) | hex(*bytes.get(at + 2)?)?))
-            .flatten();
-        match escaped {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(if plus_is_space && bytes[at] == b'+' { b' ' } else { bytes[at] });
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8(out).unwrap_or_else(|bad| String::from_utf8_lossy(bad.as_bytes()).into_owned())
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    (digit as char).to_digit(16).map(|digit| digit as u8)
-}
-
-/// For a query value.
-pub fn encode(text: &str) -> String {
-    use std::fmt::Write;
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            out.push(byte as char);
-        } else {
-            write!(out, "%{byte:02X}").expect("writing to a String cannot fail");
-        }
-    }
-    out
 }
 
 /// `1h30m`, `1.5s`, as Go reads durations; Err in its words. Negative ones are zero.
@@ -130,7 +82,6 @@ mod tests {
         assert_eq!(query.get("labelSelector"), Some("app=web,x in (a)"));
         assert_eq!((query.get("limit"), query.get("bad"), query.get("e")), (Some("5"), Some("%zz%4"), None));
         assert!(query.flag("watch") && !query.flag("follow") && !Query::parse("watch=0").flag("watch"));
-        assert_eq!(encode("a b/c"), "a%20b%2Fc");
     }
     #[test]
     fn durations() {

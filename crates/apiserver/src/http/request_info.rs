@@ -2,9 +2,10 @@
 //!
 //! Invariant: it says what the authorizer is asked, whether or not such a resource exists.
 
+use api::percent::decode;
 use http::Method;
 
-use super::query::{Query, decode};
+use super::query::Query;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestInfo {
@@ -35,10 +36,10 @@ impl RequestInfo {
         };
         match next() {
             "api" => {}
-            "apis" => info.group = decode(next(), false),
+            "apis" => info.group = decode(next()),
             _ => return info,
         }
-        info.version = decode(next(), false);
+        info.version = decode(next());
         if rest.is_empty() || info.version.is_empty() {
             return RequestInfo { path: path.to_owned(), verb: lower(method), ..RequestInfo::default() };
         }
@@ -59,13 +60,13 @@ impl RequestInfo {
         let parts: Vec<&str> = rest.split('/').collect();
         let mut parts = parts.as_slice();
         if parts[0] == "namespaces" && parts.len() > 1 {
-            info.namespace = decode(parts[1], false);
+            info.namespace = decode(parts[1]);
             // `namespaces/x/status` is of the namespace itself.
             if parts.len() > 2 && !matches!(parts[2], "status" | "finalize") && !parts[2].is_empty() {
                 parts = &parts[2..];
             }
         }
-        let part = |at: usize| parts.get(at).map(|part| decode(part, false)).unwrap_or_default();
+        let part = |at: usize| parts.get(at).map(|part| decode(part)).unwrap_or_default();
         info.resource = part(0);
         info.name = part(1);
         info.subresource = part(2);

@@ -1,5 +1,6 @@
 //! Logs and streams of pods, through the kubelet of their node.
 
+use api::percent::encode;
 use http::{Method, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -8,7 +9,6 @@ use super::connect::{Backend, fetch, kubelet_tls, pass_on, unreachable_backend};
 use crate::admission_chain::{Cluster, Operation};
 use crate::error::{ObjectName, RequestError};
 use crate::http::body::Body;
-use crate::http::query::encode;
 use crate::http::reply::{Content, Reply};
 use crate::kinds::{Problem, ProblemReason};
 use crate::rest::Call;

@@ -1,12 +1,12 @@
 //! The `proxy` subresource of nodes, pods and services.
 
+use api::percent::encode;
 use serde_json::Value;
 
 use super::connect::{Backend, pass_on, unverified_tls};
 use super::pod::kubelet;
 use crate::admission_chain::{Cluster, Operation};
 use crate::error::RequestError;
-use crate::http::query::encode;
 use crate::http::reply::Reply;
 use crate::rest::Call;
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::percent::encode;
 use api::quantity::Quantity;
 use api::selector::LabelSelector;
 use client::Rest;
@@ -261,15 +262,4 @@ fn milli(quantity: &QuantityText) -> i64 {
 
 fn quantity(milli: i64) -> QuantityText {
     QuantityText(Quantity::from_milli(milli).to_string())
-}
-
-fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte as char),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
 }

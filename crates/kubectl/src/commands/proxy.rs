@@ -273,7 +273,7 @@ impl Filter {
 
 /// A file below `directory`; for a directory its index or its names.
 fn file(directory: &Path, rest: &str, path: &str) -> Answer {
-    let decoded = percent_decoded(rest);
+    let decoded = api::percent::decode(rest);
     if Path::new(&decoded).components().any(|part| matches!(part, std::path::Component::ParentDir | std::path::Component::RootDir)) {
         return plain(StatusCode::BAD_REQUEST, "invalid URL path");
     }
@@ -331,26 +331,6 @@ fn content_type(path: &Path) -> &'static str {
         "txt" | "md" | "yaml" | "yml" => "text/plain; charset=utf-8",
         _ => "application/octet-stream",
     }
-}
-
-fn percent_decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let digits = bytes.get(at + 1..at + 3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.filter(|_| bytes[at] == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ impl Server {
         if let Err(refusal) = self.access.allow(&identity, request.method(), &path).await {
             return text(StatusCode::FORBIDDEN, refusal);
         }
-        let parts: Vec<String> = path.trim_matches('/').split('/').map(query::decode).collect();
+        let parts: Vec<String> = path.trim_matches('/').split('/').map(api::percent::decode).collect();
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let query = Query::parse(request.uri().query().unwrap_or_default());
         match (request.method().clone(), parts.as_slice()) {

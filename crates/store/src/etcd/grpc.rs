@@ -16,6 +16,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use percent_encoding::percent_decode;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -376,28 +377,9 @@ fn status(headers: &HeaderMap) -> Option<CallError> {
     if code == 0 {
         return None;
     }
-    let message = headers.get("grpc-message").map(|text| unescape(text.as_bytes())).unwrap_or_default();
+    let message = headers.get("grpc-message").map(|text| percent_decode(text.as_bytes()).decode_utf8_lossy().into_owned())
+        .unwrap_or_default();
     Some(CallError::Status { code, message })
-}
-
-/// gRPC's percent encoding.
-fn unescape(text: &[u8]) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((first, after)) = rest.split_first() {
-        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| *first == b'%') {
-            Some(byte) => {
-                out.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                out.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 fn broken(cause: hyper::Error) -> CallError {
@@ -420,10 +402,5 @@ mod tests {
         buffer.extend_from_slice(b"c");
         assert_eq!(take_message(&mut buffer).expect("whole"), Some(Bytes::from_static(b"c")));
         assert!(take_message(&mut BytesMut::from(&b"\x01\0\0\0\0"[..])).is_err());
-    }
-
-    #[test]
-    fn messages_of_errors_are_unescaped() {
-        assert_eq!(unescape(b"a%20b%zz%"), "a b%zz%");
     }
 }
