@@ -15,7 +15,7 @@ const EVERY: Duration = Duration::from_millis(100);
 /// After the last fault is mended everything must be as wanted within this.
 const CONVERGED_WITHIN: Duration = Duration::from_secs(90);
 
-/// Three with a name each; what they run is found among the host's processes.
+/// Three with a name each; what they run is found among the host's processes, where it is told from other runs'.
 const DATABASE: &str = r#"
 apiVersion: apps/v1
 kind: StatefulSet
@@ -35,7 +35,7 @@ spec:
       containers:
       - name: main
         image: busybox:1.35
-        command: [sh, -c, "n=${HOSTNAME##*-}; exec sleep 7137$n"]
+        command: [sh, -c, "n=${HOSTNAME##*-}; exec sleep MARK$n"]
 "#;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +73,11 @@ fn setting(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
+/// A number of seconds that nobody else sleeps.
+fn mark() -> String {
+    format!("7{:07}", std::process::id())
+}
+
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
@@ -83,7 +88,7 @@ fn random_kills_and_partitions() {
     let Some(mut machines) = machines(Plan::of(3).flags(flags)) else { return };
     let seed = setting("CORACLE_SEED", 1);
     let mut random = Random(seed);
-    machines.apply(&(web(6) + "---" + DATABASE));
+    machines.apply(&(web(6) + "---" + &DATABASE.replace("MARK", &mark())));
     machines.kubectl("rollout status deployment/web --timeout=60s");
     machines.kubectl("rollout status statefulset/db --timeout=60s");
     let client = machines.requests(EVERY, PORT).expect("the client starts");
@@ -166,7 +171,7 @@ fn round(machines: &mut Machines, random: &mut Random, seed: u64, written: &mut 
 /// Every name of the StatefulSet runs once at most, whatever anybody believes of a node that is cut off.
 fn nobody_is_doubled(seed: u64, faults: &[(usize, Fault)]) {
     for ordinal in 0..3 {
-        let output = Command::new("pgrep").args(["-fxc", &format!("sleep 7137{ordinal}")]).output().expect("pgrep runs");
+        let output = Command::new("pgrep").args(["-fxc", &format!("sleep {}{ordinal}", mark())]).output().expect("pgrep runs");
         let count = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         assert!(matches!(count.as_str(), "0" | "1"), "seed {seed}: db-{ordinal} runs {count} times after {faults:?}");
     }
@@ -199,6 +204,7 @@ fn table(rows: &[Row], requests: &[Request]) -> String {
         asked: u64,
         failed: u64,
         worst: f64,
+        gap: f64,
     }
     let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
     for row in rows {
@@ -214,20 +220,37 @@ fn table(rows: &[Row], requests: &[Request]) -> String {
         sum.failed += failed.len() as u64;
         let last = failed.iter().max().map_or(0.0, |at| (at - row.from) as f64 / 1000.0);
         sum.worst = sum.worst.max(last);
+        let unhit = (0..3).filter(|machine| !hit.contains(machine));
+        let of_machine = |machine| requests.iter().filter(move |it| it.machine == machine && (row.from..=row.until).contains(&it.at));
+        sum.gap = unhit.map(|machine| longest_gap(of_machine(machine))).fold(sum.gap, f64::max);
     }
     let mut text = format!(
-        "{:<34} {:>6} {:>12} {:>12} {:>9} {:>8} {:>14}\n",
-        "fault", "rounds", "converged p50", "worst (s)", "requests", "failed", "last failed (s)"
+        "{:<34} {:>6} {:>13} {:>9} {:>9} {:>7} {:>15} {:>15}\n",
+        "fault", "rounds", "converged p50", "worst (s)", "requests", "failed", "last failed (s)", "longest gap (s)"
     );
     for (name, mut sum) in sums {
         sum.converged.sort_by(f64::total_cmp);
         let median = sum.converged[sum.converged.len() / 2];
         let worst = sum.converged.last().copied().unwrap_or_default();
         text += &format!(
-            "{name:<34} {:>6} {median:>12.1} {worst:>12.1} {:>9} {:>8} {:>14.1}\n",
-            sum.rounds, sum.asked, sum.failed, sum.worst
+            "{name:<34} {:>6} {median:>13.1} {worst:>9.1} {:>9} {:>7} {:>15.1} {:>15.1}\n",
+            sum.rounds, sum.asked, sum.failed, sum.worst, sum.gap
         );
     }
     let failed = requests.iter().filter(|it| !it.ok).count();
     text + &format!("all requests {}, failed {failed} (also those to machines that were down or cut off)\n", requests.len())
+}
+
+/// Seconds from the first failure to the next answer, at worst.
+fn longest_gap<'a>(requests: impl Iterator<Item = &'a Request>) -> f64 {
+    let mut failing_since = None;
+    let mut longest = 0;
+    for request in requests {
+        if request.ok {
+            longest = longest.max(failing_since.take().map_or(0, |since| request.at - since));
+        } else {
+            failing_since.get_or_insert(request.at);
+        }
+    }
+    longest as f64 / 1000.0
 }
