@@ -236,7 +236,7 @@ impl Store for EtcdStore {
             from => from,
         };
         if from > 1 {
-            // etcd would begin a watch where compaction ended, although deletions of that revision are gone.
+            // Said at once where it is known at once; the stream says it of a compaction that comes in between.
             let before = wire::RangeRequest { key: Bytes::from_static(b"\0"), revision: from - 1, count_only: true, ..Default::default() };
             match self.range_page(&before).await {
                 Ok(_) | Err(StoreError::FutureRevision { .. }) => {}

@@ -208,7 +208,6 @@ fn embedded_behaves_as_the_model_with_a_tiny_window() {
 
 /// One etcd for all cases: each begins by clearing what the one before has left.
 #[test]
-#[ignore = "known to fail at times: an event of a watch does not come within five seconds, why is not understood yet"]
 fn etcd_behaves_as_the_model() {
     let Some(etcd) = Etcd::start() else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
