@@ -303,21 +303,8 @@ impl Cluster {
     #[track_caller]
     pub fn eventually(&self, line: &str, within: Duration, wanted: impl Fn(&str) -> bool) -> String {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let end = Instant::now() + within;
-        loop {
-            let output = self.kubectl_output(&words).expect("kubectl runs");
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            if output.status.success() && wanted(&text) {
-                return text;
-            }
-            assert!(
-                Instant::now() < end,
-                "kubectl {line}: not as wanted within {within:?}: {text}{}\n--- server log\n{}",
-                String::from_utf8_lossy(&output.stderr),
-                self.log(),
-            );
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        let logs = || format!("--- server log\n{}", self.log());
+        eventually(line, within, || self.kubectl_output(&words), wanted, logs)
     }
 
     /// `coracle down --purge`, as a user would.
@@ -332,6 +319,30 @@ impl Cluster {
             child.wait()?;
         }
         Ok(output)
+    }
+}
+
+/// Repeats a command, described by `line`, until it succeeds and its output is as wanted.
+#[track_caller]
+pub(crate) fn eventually(
+    line: &str,
+    within: Duration,
+    run: impl Fn() -> io::Result<Output>,
+    wanted: impl Fn(&str) -> bool,
+    logs: impl FnOnce() -> String,
+) -> String {
+    let end = Instant::now() + within;
+    loop {
+        let output = run().expect("kubectl runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() && wanted(&text) {
+            return text;
+        }
+        if Instant::now() > end {
+            let said = String::from_utf8_lossy(&output.stderr);
+            panic!("kubectl {line}: not as wanted within {within:?}: {text}{said}\n{}", logs());
+        }
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 

@@ -20,7 +20,7 @@ use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::cluster::{coracle, kubectls, target};
+use crate::cluster::{coracle, eventually, kubectls, target};
 
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
 const WIRE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -507,21 +507,7 @@ impl Machines {
     #[track_caller]
     pub fn eventually(&self, line: &str, within: Duration, wanted: impl Fn(&str) -> bool) -> String {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let end = Instant::now() + within;
-        loop {
-            let output = self.kubectl_command(&words).output().expect("kubectl runs");
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            if output.status.success() && wanted(&text) {
-                return text;
-            }
-            assert!(
-                Instant::now() < end,
-                "kubectl {line}: not as wanted within {within:?}: {text}{}\n{}",
-                String::from_utf8_lossy(&output.stderr),
-                self.logs(),
-            );
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        eventually(line, within, || self.kubectl_command(&words).output(), wanted, || self.logs())
     }
 
     /// The ends of all logs.

@@ -93,13 +93,15 @@ pub(super) struct Allow {
 /// What the kernel is to hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Desired {
-    /// By the chain's name.
-    pub chains: BTreeMap<String, Vec<Allow>>,
+    pub chains: BTreeMap<Judge, Vec<Allow>>,
     pub pods: BTreeMap<String, BTreeSet<IpAddr>>,
     pub ports: BTreeMap<String, BTreeSet<(IpAddr, u8, u16)>>,
-    /// Local pods that are selected, and the chain that judges their traffic.
-    pub judged: BTreeMap<(Direction, IpAddr), String>,
+    /// Local pods that are selected, and the number of the chain that judges their traffic in this direction.
+    pub judged: BTreeMap<(Direction, IpAddr), usize>,
 }
+
+/// A chain that judges one direction for the pods that the same policies select, by its number.
+pub(super) type Judge = (Direction, usize);
 
 impl Desired {
     /// Whether only the contents of sets and maps differ.
@@ -137,14 +139,10 @@ pub(super) fn decide<'a>(
             allowed_by.insert(index, allowed.compile());
         }
         for (number, (selecting, members)) in groups.into_iter().enumerate() {
-            let name = match direction {
-                Direction::Ingress => format!("ingress-{number}"),
-                Direction::Egress => format!("egress-{number}"),
-            };
             let allowed = selecting.iter().flat_map(|index| allowed_by[index].clone()).collect();
-            desired.chains.insert(name.clone(), allowed);
+            desired.chains.insert((direction, number), allowed);
             for address in members.iter().flat_map(|pod| &pod.addresses) {
-                desired.judged.insert((direction, *address), name.clone());
+                desired.judged.insert((direction, *address), number);
             }
         }
     }

@@ -21,7 +21,7 @@ use net::nft::{
     Chain, ChainKind, Element, Expression, Field, Hook, Key, Register, Set, Table, Transaction, Verdict, priority,
 };
 
-use super::decide::{Allow, Desired, Direction, Peers, Ports};
+use super::decide::{Allow, Desired, Direction, Judge, Peers, Ports};
 
 const SELVES: &str = "selves";
 
@@ -35,6 +35,10 @@ fn judging_map(direction: Direction) -> &'static str {
         Direction::Ingress => "ingress",
         Direction::Egress => "egress",
     }
+}
+
+fn chain_name((direction, number): Judge) -> String {
+    format!("{}-{number}", judging_map(direction))
 }
 
 /// One of the family whose addresses are judged.
@@ -57,13 +61,13 @@ impl PolicyTable<'_> {
         for name in desired.ports.keys() {
             transaction.add_set(self.table, &Set::new(name, &[address, Field::Protocol, Field::Port]));
         }
-        for (name, allowed) in &desired.chains {
-            transaction.add_chain(self.table, &Chain::regular(name));
-            let direction = if name.starts_with("ingress") { Direction::Ingress } else { Direction::Egress };
+        for (judge, allowed) in &desired.chains {
+            let name = chain_name(*judge);
+            transaction.add_chain(self.table, &Chain::regular(&name));
             for allow in allowed {
-                transaction.add_rule(self.table, name, &self.permission(direction, allow));
+                transaction.add_rule(self.table, &name, &self.permission(judge.0, allow));
             }
-            transaction.add_rule(self.table, name, &[Expression::Verdict(Verdict::Drop)]);
+            transaction.add_rule(self.table, &name, &[Expression::Verdict(Verdict::Drop)]);
         }
         for (name, hook) in [("forward", Hook::Forward), ("input", Hook::Input)] {
             transaction.add_chain(self.table, &Chain::base(name, ChainKind::Filter, hook, PRIORITY));
@@ -91,15 +95,16 @@ impl PolicyTable<'_> {
         let (held, wanted): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) = (judged(before), judged(after));
         self.change_set(transaction, SELVES, &held, &wanted, |ip| Key::new().address(*ip).address(*ip));
         for direction in [Direction::Ingress, Direction::Egress] {
-            let of = |desired: &Desired| -> BTreeSet<(IpAddr, String)> {
+            let of = |desired: &Desired| -> BTreeSet<(IpAddr, usize)> {
                 let judged = desired.judged.iter().filter(|((of, ip), _)| *of == direction && self.is_ours(ip));
-                judged.map(|((_, ip), chain)| (*ip, chain.clone())).collect()
+                judged.map(|((_, ip), chain)| (*ip, *chain)).collect()
             };
             let (held, wanted) = (of(before), of(after));
             let gone: Vec<Element> = held.difference(&wanted).map(|(ip, _)| Element::key(Key::new().address(*ip))).collect();
+            let verdict = |number: &usize| Verdict::Jump(chain_name((direction, *number)));
             let new = wanted.difference(&held);
             let new: Vec<Element> =
-                new.map(|(ip, chain)| Element::verdict(Key::new().address(*ip), Verdict::Jump(chain.clone()))).collect();
+                new.map(|(ip, number)| Element::verdict(Key::new().address(*ip), verdict(number))).collect();
             let map = judging_map(direction);
             self.change(transaction, map, &gone, &new);
         }

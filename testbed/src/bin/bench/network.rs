@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use futures::stream::{StreamExt, TryStreamExt};
-use kube::core::{ApiResource, DynamicObject};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client, api::PostParams};
 use serde_json::{Value, json};
 use testbed::cluster::Cluster;
@@ -115,8 +115,8 @@ fn names(cluster: &Cluster) -> Outcome<()> {
 
 async fn many(client: &Client) -> Outcome<()> {
     let of = |group: &str, kind: &str, plural: &str| -> Api<DynamicObject> {
-        let (api_version, version) = if group.is_empty() { ("v1".to_owned(), "v1") } else { (format!("{group}/v1"), "v1") };
-        let resource = ApiResource { group: group.into(), version: version.into(), api_version, kind: kind.into(), plural: plural.into() };
+        let kind = GroupVersionKind::gvk(group, "v1", kind);
+        let resource = ApiResource::from_gvk_with_plural(&kind, plural);
         Api::namespaced_with(client.clone(), "default", &resource)
     };
     let (services, slices) = (of("", "Service", "services"), of("discovery.k8s.io", "EndpointSlice", "endpointslices"));

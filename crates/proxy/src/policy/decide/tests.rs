@@ -27,8 +27,8 @@ fn policy(spec: &str) -> NetworkPolicy {
 fn told(desired: &Desired) -> Vec<String> {
     let pods = |name: &str| desired.pods[name].iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let mut lines = Vec::new();
-    for ((_, address), chain) in &desired.judged {
-        let allowed = desired.chains[chain].iter().map(|allow| {
+    for ((direction, address), chain) in &desired.judged {
+        let allowed = desired.chains[&(*direction, *chain)].iter().map(|allow| {
             let peers = match &allow.peers {
                 Peers::Anybody => "anybody".into(),
                 Peers::Pods(set) => format!("[{}]", pods(set)),
@@ -43,7 +43,7 @@ fn told(desired: &Desired) -> Vec<String> {
             };
             format!("{peers}{ports}")
         });
-        let (direction, _) = chain.split_once('-').unwrap();
+        let direction = format!("{direction:?}").to_lowercase();
         lines.push(format!("{address} {direction}: {}", allowed.collect::<Vec<_>>().join("; ")));
     }
     lines
