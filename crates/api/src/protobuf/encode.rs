@@ -1,110 +1,105 @@
-//! From values in normal form to messages. What does not fit its type is left out: `json` has checked it before.
-
-use std::sync::LazyLock;
+//! From objects in normal form to messages. What does not fit its type is left out: `json` has checked it before.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value};
 
+use super::node::{Members, Node};
 use super::wire::Writer;
 use crate::json::{MICRO_LAYOUT, SECOND_LAYOUT, parse_time};
 use crate::schema::{Definition, Field, Type};
 
-static NOTHING: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
-
-pub(super) fn object(writer: &mut Writer, value: &Value, definition: &'static Definition) {
-    fields(writer, value.as_object().unwrap_or(&NOTHING), definition);
+pub(super) fn object<'a, N: Node<'a>>(writer: &mut Writer, value: N, definition: &'static Definition) {
+    fields::<N>(writer, &value.members().unwrap_or_else(N::Members::none), definition);
 }
 
-fn fields(writer: &mut Writer, values: &Map<String, Value>, definition: &'static Definition) {
+fn fields<'a, N: Node<'a>>(writer: &mut Writer, values: &N::Members, definition: &'static Definition) {
     for (tag, at) in definition.wire {
         match definition.fields.get(*at) {
-            Some(field) => field_value(
-                writer,
-                *tag,
-                field,
-                values.get(field.name).unwrap_or(&Value::Null),
-            ),
+            Some(field) => match values.get(field.name).filter(|value| !value.is_null()) {
+                Some(value) => present(writer, *tag, field, value),
+                None => absent::<N>(writer, *tag, field),
+            },
             None => {
                 let (_, inlined) = definition.inlined[at - definition.fields.len()];
-                writer.message(*tag, |writer| fields(writer, values, inlined));
+                writer.message(*tag, |writer| fields::<N>(writer, values, inlined));
             }
         }
     }
 }
 
-fn field_value(writer: &mut Writer, tag: u32, field: &Field, value: &Value) {
-    match (&field.kind, value) {
-        (Type::List(elements), Value::Array(list)) if field.wrapped => {
-            writer.message(tag, |writer| repeated(writer, 1, elements, list))
+fn present<'a, N: Node<'a>>(writer: &mut Writer, tag: u32, field: &Field, value: N) {
+    match &field.kind {
+        Type::List(elements) => {
+            let Some(list) = value.items() else { return };
+            if field.wrapped {
+                writer.message(tag, |writer| repeated(writer, 1, elements, list));
+            } else {
+                repeated(writer, tag, elements, list);
+            }
         }
-        (Type::List(elements), Value::Array(list)) => repeated(writer, tag, elements, list),
-        (Type::Map(values), Value::Object(map)) => entries(writer, tag, values, map),
-        (Type::Object(definition), Value::Null) if field.by_value => {
-            writer.message(tag, |writer| fields(writer, &NOTHING, definition))
-        }
-        (_, Value::Null) if field.pointer => {}
-        (Type::String, Value::Null) => writer.bytes(tag, b""),
-        (Type::Boolean | Type::Int32 | Type::Int64, Value::Null) => writer.integer(tag, 0),
-        (Type::Double, Value::Null) => writer.double(tag, 0.0),
-        // A time by value, unset. JSON alone omits the creation time then.
-        (Type::Time | Type::MicroTime, Value::Null)
-            if field.always_written || field.name == "creationTimestamp" =>
-        {
-            writer.bytes(tag, b"")
-        }
-        (_, Value::Null) => {}
-        (kind, value) => element(writer, tag, kind, value),
+        Type::Map(values) => entries(writer, tag, values, value),
+        kind => element(writer, tag, kind, value),
     }
 }
 
-fn repeated(writer: &mut Writer, tag: u32, kind: &Type, list: &[Value]) {
+fn absent<'a, N: Node<'a>>(writer: &mut Writer, tag: u32, field: &Field) {
+    match &field.kind {
+        Type::Object(definition) if field.by_value => {
+            writer.message(tag, |writer| fields::<N>(writer, &N::Members::none(), definition))
+        }
+        _ if field.pointer => {}
+        Type::String => writer.bytes(tag, b""),
+        Type::Boolean | Type::Int32 | Type::Int64 => writer.integer(tag, 0),
+        Type::Double => writer.double(tag, 0.0),
+        // A time by value, unset. JSON alone omits the creation time then.
+        Type::Time | Type::MicroTime if field.always_written || field.name == "creationTimestamp" => {
+            writer.bytes(tag, b"")
+        }
+        _ => {}
+    }
+}
+
+fn repeated<'a, N: Node<'a>>(writer: &mut Writer, tag: u32, kind: &Type, list: impl Iterator<Item = N>) {
     for value in list {
         element(writer, tag, kind, value);
     }
 }
 
-/// Sorted by key, as the value's map is.
-fn entries(writer: &mut Writer, tag: u32, kind: &Type, map: &Map<String, Value>) {
-    for (key, value) in map {
+/// Sorted by key, as the object's members are.
+fn entries<'a, N: Node<'a>>(writer: &mut Writer, tag: u32, kind: &Type, map: N) {
+    let Some(members) = map.members() else { return };
+    members.each(|key, value| {
         writer.message(tag, |writer| {
             writer.bytes(1, key.as_bytes());
-            match (kind, value) {
-                (Type::List(elements), _) => {
-                    let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
-                    writer.message(2, |writer| repeated(writer, 1, elements, list));
+            match kind {
+                Type::List(elements) => {
+                    writer.message(2, |writer| repeated(writer, 1, elements, value.items().into_iter().flatten()))
                 }
                 _ => element(writer, 2, kind, value),
             }
         });
-    }
+    });
 }
 
 /// A single value that is there.
-fn element(writer: &mut Writer, tag: u32, kind: &Type, value: &Value) {
+fn element<'a, N: Node<'a>>(writer: &mut Writer, tag: u32, kind: &Type, value: N) {
+    let text = || value.text().unwrap_or_default();
     match kind {
-        Type::String => writer.bytes(tag, value.as_str().unwrap_or_default().as_bytes()),
-        Type::Boolean => writer.integer(tag, i64::from(value.as_bool().unwrap_or_default())),
-        Type::Int32 | Type::Int64 => writer.integer(tag, value.as_i64().unwrap_or_default()),
-        Type::Double => writer.double(tag, value.as_f64().unwrap_or_default()),
-        Type::Bytes => writer.bytes(
-            tag,
-            &STANDARD
-                .decode(value.as_str().unwrap_or_default())
-                .unwrap_or_default(),
-        ),
-        Type::Time => writer.message(tag, |writer| time(writer, value, SECOND_LAYOUT)),
-        Type::MicroTime => writer.message(tag, |writer| time(writer, value, MICRO_LAYOUT)),
-        Type::Quantity => writer.message(tag, |writer| {
-            writer.bytes(1, value.as_str().unwrap_or_default().as_bytes())
-        }),
+        Type::String => writer.bytes(tag, text().as_bytes()),
+        Type::Boolean => writer.integer(tag, i64::from(value.boolean().unwrap_or_default())),
+        Type::Int32 | Type::Int64 => writer.integer(tag, value.integer().unwrap_or_default()),
+        Type::Double => writer.double(tag, value.float().unwrap_or_default()),
+        Type::Bytes => writer.bytes(tag, &STANDARD.decode(text().as_bytes()).unwrap_or_default()),
+        Type::Time => writer.message(tag, |writer| time(writer, &text(), SECOND_LAYOUT)),
+        Type::MicroTime => writer.message(tag, |writer| time(writer, &text(), MICRO_LAYOUT)),
+        Type::Quantity => writer.message(tag, |writer| writer.bytes(1, text().as_bytes())),
         Type::IntOrString => writer.message(tag, |writer| {
-            writer.integer(1, i64::from(value.is_string()));
-            writer.integer(2, value.as_i64().unwrap_or_default());
-            writer.bytes(3, value.as_str().unwrap_or_default().as_bytes());
+            writer.integer(1, i64::from(value.is_text()));
+            writer.integer(2, value.integer().unwrap_or_default());
+            writer.bytes(3, text().as_bytes());
         }),
         Type::RawExtension | Type::FieldsV1 | Type::Json => {
-            writer.message(tag, |writer| writer.bytes(1, value.to_string().as_bytes()))
+            writer.message(tag, |writer| writer.bytes(1, value.json().as_bytes()))
         }
         Type::SchemaOrArray | Type::SchemaOrBool | Type::SchemaOrStringArray => {
             writer.message(tag, |writer| schema_or(writer, kind, value))
@@ -114,37 +109,26 @@ fn element(writer: &mut Writer, tag: u32, kind: &Type, value: &Value) {
     }
 }
 
-fn time(writer: &mut Writer, value: &Value, layout: &str) {
-    if let Some(Ok(Some(time))) = value.as_str().map(|text| parse_time(text, layout)) {
+fn time(writer: &mut Writer, text: &str, layout: &str) {
+    if let Ok(Some(time)) = parse_time(text, layout) {
         let nanosecond = time.as_nanosecond().rem_euclid(1_000_000_000) as i64;
         writer.integer(1, time.as_nanosecond().div_euclid(1_000_000_000) as i64);
-        writer.integer(
-            2,
-            if layout == MICRO_LAYOUT {
-                nanosecond
-            } else {
-                0
-            },
-        );
+        writer.integer(2, if layout == MICRO_LAYOUT { nanosecond } else { 0 });
     }
 }
 
-fn schema_or(writer: &mut Writer, kind: &Type, value: &Value) {
-    let schema_tag = if matches!(kind, Type::SchemaOrBool) {
-        2
-    } else {
-        1
-    };
+fn schema_or<'a, N: Node<'a>>(writer: &mut Writer, kind: &Type, value: N) {
+    let schema_tag = if matches!(kind, Type::SchemaOrBool) { 2 } else { 1 };
     if let Type::SchemaOrBool = kind {
-        writer.integer(1, i64::from(value.as_bool().unwrap_or(true)));
+        writer.integer(1, i64::from(value.boolean().unwrap_or(true)));
     }
     let props = Type::Object(crate::json::schema_props());
-    match value {
-        Value::Object(_) => element(writer, schema_tag, &props, value),
-        Value::Array(list) if matches!(kind, Type::SchemaOrArray) => {
-            repeated(writer, 2, &props, list)
+    if value.members().is_some() {
+        element(writer, schema_tag, &props, value);
+    } else if let Some(list) = value.items() {
+        match kind {
+            Type::SchemaOrArray => repeated(writer, 2, &props, list),
+            _ => repeated(writer, 2, &Type::String, list),
         }
-        Value::Array(list) => repeated(writer, 2, &Type::String, list),
-        _ => {}
     }
 }

@@ -7,6 +7,7 @@
 
 mod decode;
 mod encode;
+mod node;
 mod wire;
 
 pub use wire::Writer;
@@ -53,28 +54,63 @@ pub fn encode(value: &Value, definition: &'static Definition) -> Vec<u8> {
     })
 }
 
-/// The message alone, as it stands in a list.
-pub fn encode_item(value: &Value, definition: &'static Definition) -> Vec<u8> {
-    let mut writer = Writer::default();
-    encode::object(&mut writer, value, definition);
-    writer.into_bytes()
-}
-
-/// A list in its envelope, from items that `encode_item` made: lists are assembled, not encoded again.
-pub fn encode_list<'a>(
+/// The same from an object in normal form as JSON text without white space, which is not made a tree.
+pub fn encode_text(
     api_version: &str,
     kind: &str,
-    metadata: &Value,
-    items: impl IntoIterator<Item = &'a [u8]>,
+    json: &str,
+    definition: &'static Definition,
 ) -> Vec<u8> {
-    let definition = schema::definition("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta")
-        .expect("the table holds meta/v1");
     envelope(api_version, kind, |writer| {
-        writer.message(1, |writer| encode::object(writer, metadata, definition));
-        for item in items {
-            writer.bytes(2, item);
-        }
+        encode::object(writer, node::Text(json), definition)
     })
+}
+
+/// A list in its envelope, made item by item. Its length stands before its items: so all are made before any is sent.
+#[derive(Default)]
+pub struct ListMessage {
+    full: Vec<Vec<u8>>,
+    filling: Writer,
+    bytes: usize,
+}
+
+/// About as much is sent at a time.
+const PIECE_BYTES: usize = 128 << 10;
+
+impl ListMessage {
+    /// Adds an object in normal form, as JSON text without white space.
+    pub fn add(&mut self, json: &str, definition: &'static Definition) {
+        if self.filling.len() >= PIECE_BYTES {
+            let room = Writer::with_capacity(PIECE_BYTES + PIECE_BYTES / 8);
+            self.keep(room);
+        }
+        self.filling.message(2, |writer| {
+            encode::object(writer, node::Text(json), definition)
+        });
+    }
+
+    fn keep(&mut self, next: Writer) {
+        let full = std::mem::replace(&mut self.filling, next);
+        self.bytes += full.len();
+        self.full.push(full.into_bytes());
+    }
+
+    /// The whole message, in pieces. `kind` is the list's.
+    pub fn finish(mut self, api_version: &str, kind: &str, metadata: &Value) -> Vec<Vec<u8>> {
+        let definition = schema::definition("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta")
+            .expect("the table holds meta/v1");
+        self.keep(Writer::default());
+        let mut list = Writer::default();
+        list.message(1, |writer| encode::object(writer, metadata, definition));
+        let mut head = Writer::starting_with(MAGIC);
+        head.message(1, |writer| type_meta_message(writer, api_version, kind));
+        head.begin_message(2, list.len() + self.bytes);
+        let mut tail = Writer::default();
+        no_encoding(&mut tail);
+        self.full.insert(0, [head.into_bytes(), list.into_bytes()].concat());
+        self.full.push(tail.into_bytes());
+        self.full
+    }
 }
 
 /// A frame of a watch: four bytes of length, then the event. `object` is a message in its envelope.
@@ -95,14 +131,21 @@ pub fn decode_watch_event(event: &[u8]) -> Result<(String, Vec<u8>), DecodeError
 /// `runtime.Unknown` around a message.
 fn envelope(api_version: &str, kind: &str, raw: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut writer = Writer::starting_with(MAGIC);
-    writer.message(1, |writer| {
-        writer.bytes(1, api_version.as_bytes());
-        writer.bytes(2, kind.as_bytes());
-    });
+    writer.message(1, |writer| type_meta_message(writer, api_version, kind));
     writer.message(2, raw);
-    writer.bytes(3, b""); // content encoding
-    writer.bytes(4, b""); // content type
+    no_encoding(&mut writer);
     writer.into_bytes()
+}
+
+fn type_meta_message(writer: &mut Writer, api_version: &str, kind: &str) {
+    writer.bytes(1, api_version.as_bytes());
+    writer.bytes(2, kind.as_bytes());
+}
+
+/// Content encoding and content type, which Go writes though they are empty.
+fn no_encoding(writer: &mut Writer) {
+    writer.bytes(3, b"");
+    writer.bytes(4, b"");
 }
 
 #[cfg(test)]

@@ -65,6 +65,9 @@ fn check(mut value: Value, definition: &'static Definition) {
     let message = encode(&value, definition);
     let back = decode_as(&message, definition).unwrap();
     assert_eq!(back, value, "{}", definition.name);
+    let text = |name: &str| value[name].as_str().unwrap_or_default();
+    let direct = encode_text(text("apiVersion"), text("kind"), &value.to_string(), definition);
+    assert!(direct == message, "{}: text and tree give the same message", definition.name);
 }
 
 #[test]
@@ -118,13 +121,10 @@ fn lists_and_watch_events() {
     let mut item = json!({"metadata": {"name": "a"}});
     json::normalise(&mut item, pod).unwrap();
     let whole = json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "7"}, "items": [item, item]});
-    let message = encode_item(&item, pod);
-    let assembled = encode_list(
-        "v1",
-        "PodList",
-        &whole["metadata"],
-        [message.as_slice(), message.as_slice()],
-    );
+    let mut assembled = ListMessage::default();
+    assembled.add(&item.to_string(), pod);
+    assembled.add(&item.to_string(), pod);
+    let assembled = assembled.finish("v1", "PodList", &whole["metadata"]).concat();
     assert_eq!(assembled, encode(&whole, list));
     let frame = encode_watch_event("ADDED", &encode(&item, pod));
     assert_eq!(
@@ -136,6 +136,39 @@ fn lists_and_watch_events() {
         (event_type.as_str(), decode_as(&object, pod).unwrap()),
         ("ADDED", item)
     );
+}
+
+#[test]
+fn text_that_needs_care() {
+    let map = crate::schema::definition_of_kind("v1", "ConfigMap").unwrap();
+    let long = "x".repeat(20_000);
+    let value = json!({"apiVersion": "v1", "kind": "ConfigMap", "immutable": true, "metadata": {"name": "a"},
+        "data": {"": "", "a": "\"}]\\", "b": "é\u{0}\n,:", "c\"\\": "{", "d": "\\", "long": long}});
+    check(value, map);
+    let pod = crate::schema::definition_of_kind("v1", "Pod").unwrap();
+    let text = json!({"metadata": {"name": "a\n\u{e9}", "labels": {"a": "b"}}, "spec": {"containers": [{"name": "c"}]}}).to_string();
+    for end in (0..=text.len()).filter(|end| text.is_char_boundary(*end)) {
+        encode_text("v1", "Pod", &text[..end], pod); // Any answer but a panic.
+        encode_text("v1", "Pod", &text[end..], pod);
+        encode_text("v1", "Pod", &text.replace(&text[..end], "{\"metadata\":["), pod);
+    }
+}
+
+#[test]
+fn long_lists_come_in_pieces() {
+    let map = crate::schema::definition_of_kind("v1", "ConfigMap").unwrap();
+    let mut list = ListMessage::default();
+    let mut items = Vec::new();
+    for index in 0..300 {
+        let item = json!({"metadata": {"name": format!("m-{index}")}, "data": {"a": "x".repeat(1000)}});
+        list.add(&item.to_string(), map);
+        items.push(item);
+    }
+    let whole = json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {"resourceVersion": "7"}, "items": items});
+    let pieces = list.finish("v1", "ConfigMapList", &whole["metadata"]);
+    assert!(pieces.len() > 4 && pieces.iter().all(|piece| piece.len() < 200_000));
+    let definition = crate::schema::definition_of_kind("v1", "ConfigMapList").unwrap();
+    assert!(pieces.concat() == encode(&whole, definition));
 }
 
 #[test]

@@ -15,6 +15,16 @@ impl Writer {
         }
     }
 
+    pub(super) fn with_capacity(bytes: usize) -> Self {
+        Writer {
+            out: Vec::with_capacity(bytes),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.out.len()
+    }
+
     pub fn into_bytes(self) -> Vec<u8> {
         self.out
     }
@@ -43,20 +53,32 @@ impl Writer {
         self.out.extend_from_slice(value);
     }
 
+    /// The start of a nested message of that length, which is written elsewhere.
+    pub(super) fn begin_message(&mut self, tag: u32, length: usize) {
+        self.varint(u64::from(tag) << 3 | 2);
+        self.varint(length as u64);
+    }
+
     /// A nested message. Its length is known afterwards: one byte is kept for it, and the rare long one makes room.
     pub fn message(&mut self, tag: u32, content: impl FnOnce(&mut Writer)) {
         self.varint(u64::from(tag) << 3 | 2);
         let start = self.out.len();
         self.out.push(0);
         content(self);
-        let length = self.out.len() - start - 1;
-        if length < 0x80 {
-            self.out[start] = length as u8;
-            return;
+        let mut length = self.out.len() - start - 1;
+        if length >= 0x80 {
+            let more = length.ilog2() as usize / 7;
+            self.out.extend_from_slice(&[0; 10][..more]);
+            self.out.copy_within(start + 1..start + 1 + length, start + 1 + more);
         }
-        let mut prefix = Writer::default();
-        prefix.varint(length as u64);
-        self.out.splice(start..=start, prefix.out);
+        for byte in &mut self.out[start..] {
+            *byte = length as u8 & 0x7f;
+            length >>= 7;
+            if length == 0 {
+                return;
+            }
+            *byte |= 0x80;
+        }
     }
 }
 
