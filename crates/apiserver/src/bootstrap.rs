@@ -213,15 +213,11 @@ impl Pending<'_> {
                 self.reservations.push(self.server.allocator.create(services, &mut object)?);
             }
             self.put(services, "default", "kubernetes", &object, 0);
+            let along = self.server.along(services, "default", "kubernetes", None, Some(&object));
+            self.transaction.compares.extend(along.compares);
+            self.transaction.writes.extend(along.writes);
         }
-        let networks: Vec<String> = config.service_cidrs.iter().map(ToString::to_string).collect();
-        let ready = json!({
-            "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes Service CIDR is ready",
-            "lastTransitionTime": seconds(config.clock.now()),
-        });
-        self.ensure("networking.k8s.io", "servicecidrs", json!({
-            "metadata": {"name": "kubernetes"}, "spec": {"cidrs": networks}, "status": {"conditions": [ready]},
-        }), &[]);
+        self.service_range();
         let address = config.advertise_address.to_string();
         let port = json!([{"name": "https", "port": config.advertise_port, "protocol": "TCP"}]);
         self.ensure("", "endpoints", json!({
@@ -244,6 +240,34 @@ impl Pending<'_> {
         Ok(())
     }
 
+    /// The ServiceCIDR of the configured ranges. One that says otherwise is left to the administrator, as upstream.
+    fn service_range(&mut self) {
+        let (config, kind) = (&self.server.config, self.kind("networking.k8s.io", "servicecidrs"));
+        let ranges: Vec<String> = config.service_cidrs.iter().map(ToString::to_string).collect();
+        let entry = self.server.cache.get(kind, "", "kubernetes");
+        let old = entry.as_ref().map_or(Value::Null, |entry| entry.value());
+        let mut new = match entry {
+            None => self.complete(kind, json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ranges}})),
+            // From one family to two.
+            Some(_) if old["spec"]["cidrs"].as_array().is_some_and(|own| own.len() == 1 && *own == ranges[..1]) => {
+                let mut new = old.clone();
+                new["spec"]["cidrs"] = json!(ranges);
+                new
+            }
+            Some(_) => old.clone(),
+        };
+        let unsaid = new["status"]["conditions"].as_array().is_none_or(Vec::is_empty);
+        if unsaid && new["spec"]["cidrs"] == json!(ranges) && old["metadata"]["deletionTimestamp"].is_null() {
+            new["status"] = json!({"conditions": [{
+                "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes default Service CIDR is ready",
+                "lastTransitionTime": seconds(config.clock.now()),
+            }]});
+        }
+        if new != old {
+            self.put(kind, "", "kubernetes", &new, entry_revision(&old));
+        }
+    }
+
     /// Writes the object, or these fields of the one that is there.
     fn ensure(&mut self, group: &str, plural: &str, wanted: Value, fields: &[&str]) {
         let kind = self.kind(group, plural);
@@ -261,6 +285,11 @@ impl Pending<'_> {
             self.put(kind, &namespace, &name, &new, entry.revision);
         }
     }
+}
+
+/// 0: it is not there.
+fn entry_revision(object: &Value) -> i64 {
+    object["metadata"]["resourceVersion"].as_str().and_then(|revision| revision.parse().ok()).unwrap_or(0)
 }
 
 fn names(object: &Value) -> (String, String) {

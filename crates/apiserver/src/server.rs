@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
-use store::{Revision, SharedStore};
+use store::{Revision, SharedStore, Transaction};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -180,7 +180,7 @@ impl ApiServer {
         let allocator = allocate::allocator(AllocateConfig {
             service_cidrs: config.service_cidrs.clone(),
             node_ports: config.node_ports.clone(),
-        });
+        }, cache.clone());
         let random = match config.seed {
             Some(seed) => {
                 allocator.seed(seed);
@@ -216,6 +216,8 @@ impl ApiServer {
             config,
         });
         bootstrap::run(&server).await.map_err(StartError::Request)?;
+        allocate::repair::once(&server).await.map_err(StartError::Request)?;
+        tokio::spawn(allocate::repair::run(server.clone()));
         tokio::spawn(expiry::run(server.clone()));
         tokio::spawn(flow::run(server.clone()));
         Ok(server)
@@ -293,6 +295,21 @@ impl ApiServer {
                 }
             }
         }
+    }
+
+    /// What is written together with an object of this kind, so that nothing is handed out twice or left behind.
+    pub(crate) fn along(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        old: Option<&Value>,
+        new: Option<&Value>,
+    ) -> Transaction {
+        if !self.allocator.handles(kind) {
+            return Transaction::default();
+        }
+        allocate::along(self, namespace, name, old, new)
     }
 
     /// Handles a request of somebody whose credentials are yet to be looked at.

@@ -35,6 +35,7 @@ mod root_ca;
 mod runner;
 mod scheduling;
 mod service_accounts;
+mod service_ranges;
 mod statefulset;
 mod token_secrets;
 mod ttl_after_finished;
@@ -168,6 +169,7 @@ impl ControllerManager {
             Arc::new(namespace::Namespaces::new(context)),
             Arc::new(service_accounts::ServiceAccounts::new(context)),
             Arc::new(root_ca::RootCa::new(context)),
+            Arc::new(service_ranges::ServiceRanges::new(context)),
             Arc::new(node::lifecycle::NodeLifecycle::new(context)),
             Arc::new(node::eviction::TaintEviction::new(context)),
             Arc::new(node::ipam::NodeIpam::new(context)),

@@ -10,7 +10,7 @@ const BAND_MAX: u128 = 256;
 const BAND_STEP: u128 = 16;
 
 pub struct IpRange {
-    pub net: IpNet,
+    net: IpNet,
     first: u128,
     /// Addresses that can be given: neither the network's own nor, for IPv4, the broadcast.
     count: u128,
@@ -32,10 +32,6 @@ impl IpRange {
 
     pub fn contains(&self, ip: IpAddr) -> bool {
         self.net.contains(&ip) && (self.first..self.first + self.count).contains(&number(ip))
-    }
-
-    pub fn count(&self) -> u128 {
-        self.count
     }
 
     /// Candidates from a start: all of the upper band, going round, then all of the lower.
@@ -82,7 +78,7 @@ mod tests {
     #[test]
     fn the_lower_band_comes_last() {
         let small = range("10.0.0.0/28");
-        assert_eq!(small.count(), 14);
+        assert_eq!(small.count, 14);
         let all: Vec<String> = small.candidates(3).map(|ip| ip.to_string()).collect();
         assert_eq!((all.len(), all[0].as_str()), (14, "10.0.0.4"));
 

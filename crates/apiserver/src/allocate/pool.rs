@@ -19,10 +19,6 @@ impl<T: Hash + Eq> Pool<T> {
         self.taken.contains_key(thing)
     }
 
-    pub fn len(&self) -> usize {
-        self.taken.len()
-    }
-
     pub fn take(&mut self, thing: T) {
         *self.taken.entry(thing).or_insert(0) += 1;
     }

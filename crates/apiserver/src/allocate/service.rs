@@ -11,13 +11,16 @@ use serde_json::{Value, json};
 
 use super::ip_range::IpRange;
 use super::pool::Pool;
+use super::published::Published;
 use super::{AllocateConfig, ports};
 use crate::allocation::{Allocate, Reservation};
 use crate::error::RequestError;
 use crate::kinds::{Cursor, Kind, Problems};
 
 pub struct ServiceAllocator {
-    ranges: Vec<IpRange>,
+    /// The families of the cluster: by them a Service's families are chosen.
+    ipv4: Vec<bool>,
+    published: Box<dyn Published>,
     node_ports: RangeInclusive<u16>,
     state: Arc<Mutex<State>>,
 }
@@ -39,15 +42,16 @@ struct Taken {
 
 /// What a Service holds.
 #[derive(Default, Clone)]
-struct Holdings {
-    ips: Vec<IpAddr>,
-    ports: Vec<(String, u16)>,
+pub struct Holdings {
+    pub ips: Vec<IpAddr>,
+    pub ports: Vec<(String, u16)>,
 }
 
 impl ServiceAllocator {
-    pub fn new(config: AllocateConfig) -> Self {
+    pub fn new(config: AllocateConfig, published: Box<dyn Published>) -> Self {
         ServiceAllocator {
-            ranges: config.service_cidrs.into_iter().map(IpRange::new).collect(),
+            ipv4: config.service_cidrs.iter().map(|range| range.addr().is_ipv4()).collect(),
+            published,
             node_ports: config.node_ports,
             state: Arc::new(Mutex::new(State { stored: Taken::default(), reserved: Taken::default(), random: StdRng::seed_from_u64(rand::random()) })),
         }
@@ -57,18 +61,26 @@ impl ServiceAllocator {
     fn assign(&self, kind: &Kind, service: &mut Value, held: &Holdings) -> Result<Reservation, RequestError> {
         let name = service["metadata"]["name"].as_str().unwrap_or("").to_owned();
         let mut state = self.state.lock();
-        let mut draft = Draft { state: &mut state, held, taken: Holdings::default(), problems: Problems::default() };
+        let mut draft = Draft {
+            state: &mut state,
+            published: &*self.published,
+            held,
+            taken: Holdings::default(),
+            problems: Problems::default(),
+            exhausted: None,
+        };
         self.families(service, &mut draft.problems);
         if draft.problems.is_empty() {
             self.addresses(service, &mut draft);
         }
-        if draft.problems.is_empty() {
+        if draft.is_well() {
             self.ports(service, &mut draft);
         }
-        let Draft { taken, problems, .. } = draft;
-        if !problems.is_empty() {
+        let Draft { taken, problems, exhausted, .. } = draft;
+        if !problems.is_empty() || exhausted.is_some() {
             state.reserved.give_back(&taken);
-            return Err(RequestError::invalid(kind, &name, problems));
+            // The original calls it its own fault.
+            return Err(exhausted.map_or_else(|| RequestError::invalid(kind, &name, problems), RequestError::internal));
         }
         let state = self.state.clone();
         Ok(Reservation::new(move || state.lock().reserved.give_back(&taken)))
@@ -76,10 +88,10 @@ impl ServiceAllocator {
 
     /// `ipFamilies` and `ipFamilyPolicy`, from what is asked for and what the cluster has.
     fn families(&self, service: &mut Value, problems: &mut Problems) {
-        if service["spec"]["type"] == "ExternalName" || self.ranges.is_empty() {
+        if service["spec"]["type"] == "ExternalName" || self.ipv4.is_empty() {
             return;
         }
-        let has = |family: &str| self.ranges.iter().any(|range| family_of(range.is_ipv4()) == family);
+        let has = |family: &str| self.ipv4.iter().any(|ipv4| family_of(*ipv4) == family);
         let root = Cursor::root(service);
         let (given, policy) = (root.at("spec.ipFamilies"), root.at("spec.ipFamilyPolicy"));
         for family in given.items() {
@@ -87,7 +99,7 @@ impl ServiceAllocator {
                 problems.invalid(&family, "not configured on this cluster");
             }
         }
-        let dual = self.ranges.len() > 1;
+        let dual = self.ipv4.len() > 1;
         if policy.str() == "RequireDualStack" && !dual {
             problems.invalid(&policy, "this cluster is not configured for dual-stack services");
         }
@@ -109,7 +121,7 @@ impl ServiceAllocator {
             return;
         }
         if families.is_empty() {
-            families.push(family_of(self.ranges[0].is_ipv4()).to_owned());
+            families.push(family_of(self.ipv4[0]).to_owned());
         }
         if dual && policy_text != "SingleStack" && families.len() == 1 {
             families.push(if families[0] == "IPv4" { "IPv6" } else { "IPv4" }.to_owned());
@@ -146,14 +158,15 @@ impl ServiceAllocator {
             .flatten()
             .filter_map(|ip| ip.as_str().map(str::to_owned))
             .collect();
+        let ranges = self.published.ranges();
         for (index, family) in families.iter().enumerate() {
-            let Some(range) = self.ranges.iter().find(|range| family_of(range.is_ipv4()) == family) else { continue };
+            let mut own = ranges.iter().filter(|range| family_of(range.is_ipv4()) == family);
             match ips.get(index).cloned() {
-                Some(asked) => draft.claim_ip(range, &asked, &ips),
-                None => match draft.find_ip(range) {
+                Some(asked) => draft.claim_ip(own, family, &asked, &ips),
+                None => match own.find_map(|range| draft.find_ip(range)) {
                     Some(ip) => ips.push(ip.to_string()),
                     None => {
-                        draft.exhausted();
+                        draft.exhausted = Some("failed to allocate a serviceIP: range is full");
                         return;
                     }
                 },
@@ -211,13 +224,7 @@ impl ServiceAllocator {
                     service["spec"]["ports"][index]["nodePort"] = number.into();
                 }
                 None => {
-                    let none = Value::Null;
-                    let path = format!("spec.ports[{index}].nodePort");
-                    draft.problems.invalid_plain(
-                        &Cursor::root(&none).at(&path),
-                        0,
-                        "failed to allocate a nodePort: range is full",
-                    );
+                    draft.exhausted = Some("failed to allocate a nodePort: range is full");
                     return;
                 }
             }
@@ -236,14 +243,7 @@ impl ServiceAllocator {
                     draft.take_port("TCP", number);
                     service["spec"]["healthCheckNodePort"] = number.into();
                 }
-                None => {
-                    let none = Value::Null;
-                    draft.problems.invalid_plain(
-                        &Cursor::root(&none).at("spec.healthCheckNodePort"),
-                        0,
-                        "failed to allocate a HealthCheck NodePort: range is full",
-                    );
-                }
+                None => draft.exhausted = Some("failed to allocate a HealthCheck NodePort <nil>: range is full"),
             },
             number => draft.claim_port(&self.node_ports, "TCP", number, "spec.healthCheckNodePort"),
         }
@@ -253,23 +253,30 @@ impl ServiceAllocator {
 /// One assignment in the making.
 struct Draft<'a> {
     state: &'a mut State,
+    published: &'a dyn Published,
     held: &'a Holdings,
     taken: Holdings,
     problems: Problems,
+    /// Of what there is no more.
+    exhausted: Option<&'static str>,
 }
 
 impl Draft<'_> {
-    fn claim_ip(&mut self, range: &IpRange, asked: &str, all: &[String]) {
+    fn is_well(&self) -> bool {
+        self.problems.is_empty() && self.exhausted.is_none()
+    }
+
+    fn claim_ip<'r>(&mut self, mut ranges: impl Iterator<Item = &'r IpRange>, family: &str, asked: &str, all: &[String]) {
         let Ok(ip) = asked.parse::<IpAddr>() else { return }; // The validation words that.
         if self.held.ips.contains(&ip) {
             return;
         }
-        let why = if ip.is_ipv4() != range.is_ipv4() {
+        let why = if family_of(ip.is_ipv4()) != family {
             return; // Not of the family it stands for: the validation words that, too.
-        } else if !range.contains(ip) {
-            format!("the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}", range.net)
-        } else if self.state.has_ip(&ip) {
-            "provided IP is already allocated".to_owned()
+        } else if !ranges.any(|range| range.contains(ip)) {
+            "the provided network does not match the current range"
+        } else if self.has_ip(ip) {
+            "provided IP is already allocated"
         } else {
             self.state.reserved.ips.take(ip);
             self.taken.ips.push(ip);
@@ -283,22 +290,15 @@ impl Draft<'_> {
     }
 
     fn find_ip(&mut self, range: &IpRange) -> Option<IpAddr> {
-        if u128::try_from(self.state.stored.ips.len()).unwrap_or(0) >= range.count() {
-            return None;
-        }
         let start = u128::from(self.state.random.next_u64());
-        let ip = range.candidates(start).find(|ip| !self.state.has_ip(ip))?;
+        let ip = range.candidates(start).find(|ip| !self.has_ip(*ip))?;
         self.state.reserved.ips.take(ip);
         self.taken.ips.push(ip);
         Some(ip)
     }
 
-    fn exhausted(&mut self) {
-        let none = json!([]);
-        self.problems.invalid(
-            &Cursor::root(&none).at("spec.clusterIPs").with(&none),
-            "failed to allocate a serviceIP: range is full",
-        );
+    fn has_ip(&self, ip: IpAddr) -> bool {
+        self.state.stored.ips.is_taken(&ip) || self.state.reserved.ips.is_taken(&ip) || self.published.holds(ip)
     }
 
     fn is_free(&self, protocol: &str, number: u16) -> bool {
@@ -334,12 +334,6 @@ impl Draft<'_> {
     }
 }
 
-impl State {
-    fn has_ip(&self, ip: &IpAddr) -> bool {
-        self.stored.ips.is_taken(ip) || self.reserved.ips.is_taken(ip)
-    }
-}
-
 impl Taken {
     fn take(&mut self, holdings: &Holdings) {
         for ip in &holdings.ips {
@@ -360,7 +354,7 @@ impl Taken {
     }
 }
 
-fn holdings(service: &Value) -> Holdings {
+pub fn holdings(service: &Value) -> Holdings {
     let spec = &service["spec"];
     if spec["type"] == "ExternalName" {
         return Holdings::default();
@@ -418,24 +412,38 @@ impl Allocate for ServiceAllocator {
     }
 }
 
-/// Under what keys servers that share a store agree on who has what: one for each thing that the Service holds.
-pub fn claims(service: &Value) -> Vec<String> {
-    let held = holdings(service);
-    let ips = held.ips.iter().map(|ip| format!("/coracle/allocations/ips/{ip}"));
-    let ports = held.ports.iter().map(|(protocol, number)| format!("/coracle/allocations/ports/{protocol}/{number}"));
-    ips.chain(ports).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kinds::registry;
 
+    struct Fixed {
+        ranges: Arc<[IpRange]>,
+        held: Vec<IpAddr>,
+    }
+
+    impl Published for Fixed {
+        fn holds(&self, ip: IpAddr) -> bool {
+            self.held.contains(&ip)
+        }
+
+        fn ranges(&self) -> Arc<[IpRange]> {
+            self.ranges.clone()
+        }
+    }
+
+    fn allocator_over(ranges: &[&str], held: &[&str]) -> ServiceAllocator {
+        let service_cidrs: Vec<ipnet::IpNet> = ranges.iter().map(|range| range.parse().expect("a range")).collect();
+        let published = Fixed {
+            ranges: service_cidrs.iter().copied().map(IpRange::new).collect(),
+            held: held.iter().map(|ip| ip.parse().expect("an address")).collect(),
+        };
+        let config = AllocateConfig { service_cidrs: service_cidrs[..1].to_vec(), node_ports: 30000..=30001 };
+        ServiceAllocator::new(config, Box::new(published))
+    }
+
     fn allocator() -> ServiceAllocator {
-        ServiceAllocator::new(AllocateConfig {
-            service_cidrs: vec!["10.43.0.0/28".parse().expect("a range")],
-            node_ports: 30000..=30001,
-        })
+        allocator_over(&["10.43.0.0/28"], &[])
     }
 
     fn kind() -> &'static Kind {
@@ -474,12 +482,15 @@ mod tests {
         );
         assert_eq!(
             create(&allocator, json!({"type": "ClusterIP", "clusterIP": "10.44.0.1"})).expect_err("outside"),
-            "Service \"web\" is invalid: spec.clusterIPs: Invalid value: [\"10.44.0.1\"]: failed to allocate IP 10.44.0.1: the provided IP (10.44.0.1) is not in the valid range. The range of valid IPs is 10.43.0.0/28"
+            "Service \"web\" is invalid: spec.clusterIPs: Invalid value: [\"10.44.0.1\"]: failed to allocate IP 10.44.0.1: the provided network does not match the current range"
         );
         for _ in 0..13 {
             create(&allocator, json!({"type": "ClusterIP"})).expect("an address is left");
         }
-        assert!(create(&allocator, json!({"type": "ClusterIP"})).expect_err("full").contains("range is full"));
+        assert_eq!(
+            create(&allocator, json!({"type": "ClusterIP"})).expect_err("full"),
+            "Internal error occurred: failed to allocate a serviceIP: range is full"
+        );
         allocator.changed(kind(), Some(&service(made)), None);
         assert_eq!(create(&allocator, json!({"type": "ClusterIP"})).expect("one is free")["clusterIP"], "10.43.0.10");
     }
@@ -538,8 +549,19 @@ mod tests {
         allocator.changed(kind(), None, Some(&theirs));
         let asked = json!({"type": "ClusterIP", "clusterIP": "10.43.0.4"});
         assert!(create(&allocator, asked.clone()).expect_err("taken").ends_with("provided IP is already allocated"));
-        assert_eq!(claims(&theirs), ["/coracle/allocations/ips/10.43.0.4", "/coracle/allocations/ports/TCP/30001"]);
         allocator.load(kind(), &[]);
         create(&allocator, asked).expect("free again");
+    }
+
+    #[test]
+    fn further_ranges_and_the_addresses_of_others() {
+        let allocator = allocator_over(&["10.43.0.0/30", "10.44.0.0/30"], &["10.43.0.1", "10.44.0.2"]);
+        let any = || create(&allocator, json!({"type": "ClusterIP"})).map(|spec| spec["clusterIP"].clone());
+        assert_eq!(any(), Ok("10.43.0.2".into()));
+        let asked = |ip: &str| create(&allocator, json!({"type": "ClusterIP", "clusterIP": ip}));
+        assert!(asked("10.44.0.2").expect_err("another's").ends_with("provided IP is already allocated"));
+        assert!(asked("10.44.0.3").expect_err("the broadcast").ends_with("does not match the current range"));
+        assert_eq!(any(), Ok("10.44.0.1".into()));
+        any().expect_err("nothing is left");
     }
 }

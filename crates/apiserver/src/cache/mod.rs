@@ -25,13 +25,10 @@ pub use entry::{Entry, Filter, api_version, encode, set_revision, spliced};
 pub use shelf::{CacheEvent, Change, EventType, Selected, Shelf, TooOld, json_frame};
 pub use watch::{Start, Watch, WatchItem};
 
-use crate::allocate::claims;
 use crate::error::RequestError;
 use crate::kinds::{Kind, Verbs, registry::REGISTRY};
 
 const ROOT: &str = "/registry/";
-/// The storage of the one kind that holds what the server hands out.
-const SERVICES: &str = "services/specs";
 /// How long a read waits for a revision that this server has not seen yet, as the original.
 const WAIT_FOR_REVISION: Duration = Duration::from_secs(3);
 /// Between attempts to watch the store again.
@@ -235,47 +232,28 @@ impl Cache {
         bytes: Bytes,
         expected: Revision,
     ) -> Result<Option<Revision>, RequestError> {
-        let key = self.shelf(kind).store_key(namespace, name);
-        let mut transaction = Transaction {
-            compares: vec![Compare::ModRevision { key: key.clone(), equals: expected }],
-            writes: vec![Write::Put { key, value: bytes.clone() }],
-        };
-        self.claim(kind, namespace, name, Some(&bytes), &mut transaction);
-        self.commit(transaction).await
+        self.write(kind, namespace, name, Some(bytes), expected, Transaction::default()).await
     }
 
-    /// Deletes if the key is still at `expected`. None: it is not.
-    pub async fn delete(
+    /// Writes, or deletes without `bytes`, if the key is still at `expected`, together with what goes along.
+    pub async fn write(
         &self,
         kind: &Kind,
         namespace: &str,
         name: &str,
+        bytes: Option<Bytes>,
         expected: Revision,
+        along: Transaction,
     ) -> Result<Option<Revision>, RequestError> {
         let key = self.shelf(kind).store_key(namespace, name);
-        let mut transaction = Transaction {
-            compares: vec![Compare::ModRevision { key: key.clone(), equals: expected }],
-            writes: vec![Write::Delete { key }],
+        let mut transaction = along;
+        transaction.compares.insert(0, Compare::ModRevision { key: key.clone(), equals: expected });
+        let write = match bytes {
+            Some(value) => Write::Put { key, value },
+            None => Write::Delete { key },
         };
-        self.claim(kind, namespace, name, None, &mut transaction);
+        transaction.writes.insert(0, write);
         self.commit(transaction).await
-    }
-
-    /// Where others write to the store, too: what the object takes and no longer has is agreed on key by key.
-    fn claim(&self, kind: &Kind, namespace: &str, name: &str, new: Option<&Bytes>, transaction: &mut Transaction) {
-        if kind.storage != SERVICES || !self.store.is_shared() {
-            return;
-        }
-        let old = self.get(kind, namespace, name).map_or_else(Vec::new, |entry| claims(&entry.value()));
-        let new = new.and_then(|bytes| serde_json::from_slice(bytes).ok()).map_or_else(Vec::new, |new| claims(&new));
-        for taken in new.iter().filter(|claim| !old.contains(claim)) {
-            let key = Bytes::from(taken.clone());
-            transaction.compares.push(Compare::ModRevision { key: key.clone(), equals: 0 });
-            transaction.writes.push(Write::Put { key, value: format!("{namespace}/{name}").into() });
-        }
-        for left in old.into_iter().filter(|claim| !new.contains(claim)) {
-            transaction.writes.push(Write::Delete { key: left.into() });
-        }
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Option<Revision>, RequestError> {

@@ -256,7 +256,8 @@ async fn try_delete(
             if options.dry_run {
                 return Ok(Some(Outcome::Gone(object)));
             }
-            let deleted = server.cache.delete(kind, call.namespace(), name, entry.revision).await?;
+            let along = server.along(kind, call.namespace(), name, Some(&object), None);
+            let deleted = server.cache.write(kind, call.namespace(), name, None, entry.revision, along).await?;
             Ok(deleted.map(|_| Outcome::Gone(object)))
         }
     }

@@ -225,7 +225,8 @@ async fn try_create(call: &Call, mut object: Value, record: bool) -> Result<Opti
     if is_dry_run(&call.query) {
         return Ok(Some(Written { bytes, revision: 0, created: true }));
     }
-    match server.cache.put(kind, call.namespace(), &name, bytes.clone(), 0).await? {
+    let along = server.along(kind, call.namespace(), &name, None, Some(&object));
+    match server.cache.write(kind, call.namespace(), &name, Some(bytes.clone()), 0, along).await? {
         Some(revision) => {
             if reservation.is_some() {
                 server.observe_allocations(kind);
@@ -360,12 +361,9 @@ async fn try_change(call: &Call, change: &Change<'_>, entry: &Arc<Entry>) -> Res
     if is_dry_run(&call.query) {
         return Ok(Some(Written { bytes, revision: entry.revision, created: false }));
     }
-    let revision = if delete {
-        server.cache.delete(kind, call.namespace(), name, entry.revision).await?
-    } else {
-        server.cache.put(kind, call.namespace(), name, bytes.clone(), entry.revision).await?
-    };
-    match revision {
+    let along = server.along(kind, call.namespace(), name, Some(&old), (!delete).then_some(&new));
+    let stays = (!delete).then(|| bytes.clone());
+    match server.cache.write(kind, call.namespace(), name, stays, entry.revision, along).await? {
         Some(revision) => {
             if reservation.is_some() {
                 server.observe_allocations(kind);

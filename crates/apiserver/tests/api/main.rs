@@ -1,6 +1,7 @@
 //! The API server over the in-memory store, through its in-process service: requests in, answers out.
 
 mod access;
+mod addresses;
 mod auth;
 mod conformance;
 mod discovery;

@@ -43,12 +43,18 @@ fn validate(object: &Value, problems: &mut Problems) {
     if !parent.exists() {
         return problems.required(&parent, "");
     }
+    let group = parent.at("group");
+    if !group.str().is_empty() {
+        problems.invalid_each(&group, api::names::dns1123_subdomain(group.str()));
+    }
     for field in ["resource", "name"] {
         let at = parent.at(field);
         if checks::required(&at, problems) {
             problems.invalid_each(&at, checks::path_segment_name(at.str()));
         }
     }
+    let namespace = parent.at("namespace");
+    problems.invalid_each(&namespace, checks::path_segment_name(namespace.str()));
 }
 
 fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
