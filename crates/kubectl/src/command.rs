@@ -21,6 +21,9 @@ pub struct Command {
     pub examples: &'static str,
     pub flags: &'static [&'static [Flag]],
     pub subcommands: &'static [&'static Command],
+    /// Headings of the list of subcommands, each with the name of the first one below it. What stands below a heading
+    /// without text is not listed.
+    pub groups: &'static [(&'static str, &'static str)],
     pub run: Option<Run>,
     /// Flags end at the first argument: what follows belongs to the command to be run.
     pub interspersed: bool,
@@ -48,6 +51,7 @@ pub const COMMAND: Command = Command {
     examples: "",
     flags: &[],
     subcommands: &[],
+    groups: &[],
     run: None,
     interspersed: true,
     alone: Alone::Helps,
@@ -135,6 +139,9 @@ pub fn all_flags(command: &Command, globals: &[Flag]) -> Vec<Flag> {
 /// The text of `--help`.
 pub fn help(command: &Command, path: &str) -> String {
     let mut out = format!("{}\n", command.about);
+    if !command.aliases.is_empty() {
+        out += &format!("\nAliases:\n{}, {}\n", command.name, command.aliases.join(", "));
+    }
     if !command.examples.is_empty() {
         out += "\nExamples:\n";
         for line in command.examples.trim_matches('\n').lines() {
@@ -142,9 +149,17 @@ pub fn help(command: &Command, path: &str) -> String {
         }
     }
     if !command.subcommands.is_empty() {
-        out += "\nAvailable Commands:\n";
         let width = command.subcommands.iter().map(|sub| sub.name.len()).max().unwrap_or(0);
-        for sub in command.subcommands {
+        let mut heading = "Available Commands:";
+        for (at, sub) in command.subcommands.iter().enumerate() {
+            let begins = command.groups.iter().find(|(_, first)| *first == sub.name);
+            heading = begins.map_or(heading, |(heading, _)| heading);
+            if heading.is_empty() {
+                continue;
+            }
+            if at == 0 || begins.is_some() {
+                out += &format!("\n{heading}\n");
+            }
             out += &format!("  {:width$}   {}\n", sub.name, sub.about);
         }
     }
@@ -166,10 +181,11 @@ pub fn flag_help(flag: &Flag) -> String {
     let default = match flag.kind {
         Kind::Bool | Kind::Int | Kind::Duration => flag.default.to_owned(),
         Kind::Text => format!("'{}'", flag.default),
+        Kind::Pairs => String::new(),
         Kind::List | Kind::Array => format!("[{}]", flag.default),
     };
     let short = flag.short.map(|short| format!("-{short}, ")).unwrap_or_default();
-    format!("    {short}--{}={default}:\n        {}\n", flag.long, flag.help)
+    format!("    {short}--{}={default}:\n\t{}\n", flag.long, flag.help)
 }
 
 /// Levenshtein distance.

@@ -14,11 +14,18 @@ use crate::output::is_list;
 use crate::session::Session;
 use crate::value::text;
 
+const FILENAME: Flag = Flag::list("filename", "File, directory or URL with the objects.").short('f');
+const RECURSIVE: Flag = Flag::switch("recursive", "Also read the directories within a directory given with -f.").short('R');
+
 pub const FILENAMES: &[Flag] = &[
-    Flag::list("filename", "File, directory or URL with the objects.").short('f'),
+    FILENAME,
     Flag::text("kustomize", "Directory with a kustomization. Cannot be used together with -f.").short('k'),
-    Flag::switch("recursive", "Also read the directories within a directory given with -f.").short('R'),
+    RECURSIVE,
 ];
+/// For commands that know no kustomizations.
+pub const PLAIN_FILENAMES: &[Flag] = &[FILENAME];
+/// For those that moreover read directories to their depths unless told otherwise.
+pub const DEEP_FILENAMES: &[Flag] = &[FILENAME, RECURSIVE.default("true")];
 
 const REDIRECTS_MAX: usize = 10;
 

@@ -17,6 +17,8 @@ pub enum Kind {
     List,
     /// May be repeated, never split.
     Array,
+    /// Text of a form of its own, whose default nobody sees.
+    Pairs,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +54,9 @@ impl Flag {
     }
     pub const fn array(long: &'static str, help: &'static str) -> Self {
         Flag::new(long, Kind::Array, "", help)
+    }
+    pub const fn pairs(long: &'static str, help: &'static str) -> Self {
+        Flag::new(long, Kind::Pairs, "", help)
     }
     pub const fn short(self, short: char) -> Self {
         Flag { short: Some(short), ..self }

@@ -35,7 +35,7 @@ pub const GLOBALS: &[Flag] = &[
     Flag::switch("insecure-skip-tls-verify", "Do not check the server's certificate. This makes the connection insecure."),
     Flag::text("kubeconfig", "File to read the configuration from."),
     Flag::text("kuberc", "File to read preferences from."),
-    Flag::duration("log-flush-frequency", "5s", "Longest time between two writes of the log.").hidden(),
+    Flag::duration("log-flush-frequency", "5s", "Longest time between two writes of the log."),
     Flag::switch("match-server-version", "Require the server's version to be the client's."),
     Flag::text("namespace", "Namespace of this request.").short('n'),
     Flag::text("password", "Password for basic authentication."),
@@ -48,7 +48,7 @@ pub const GLOBALS: &[Flag] = &[
     Flag::text("user", "Name of the kubeconfig's user to use."),
     Flag::text("username", "User name for basic authentication."),
     Flag::int("v", "0", "How much to log.").short('v'),
-    Flag::text("vmodule", "Log levels by file.").hidden(),
+    Flag::pairs("vmodule", "Log levels by file, as pattern=level."),
     Flag::switch("warnings-as-errors", "Fail when the server warns."),
 ];
 

@@ -6,7 +6,7 @@ use super::create::{LAST_APPLIED, save_configuration, validation};
 use crate::command::{COMMAND, Command};
 use crate::error::{Error, Result};
 use crate::fail;
-use crate::files::{self, FILENAMES};
+use crate::files::{self, FILENAMES, PLAIN_FILENAMES};
 use crate::flags::{Flag, Parsed};
 use crate::output::{DRY_RUN, DryRun, Format, PRINT, list_of, report};
 use crate::rest::{APPLY_PATCH, MERGE_PATCH, STRATEGIC_PATCH};
@@ -39,7 +39,7 @@ const FLAGS: &[Flag] = &[
     Flag::switch("overwrite", "Resolve conflicts by the file's values.").default("true"),
     Flag::switch("prune", "Delete objects that were applied once and are no longer in the files."),
     Flag::array("prune-allowlist", "Kinds to prune: <group/version/kind>."),
-    Flag::text("applyset", "Object that keeps what belongs together, for --prune."),
+    Flag::text("applyset", "Object that keeps what belongs together, for --prune.").hidden(),
     Flag::switch("server-side", "Let the server merge."),
     Flag::text("subresource", "Subresource to change, with --server-side."),
     Flag::duration("timeout", "0s", "How long to wait for a deletion."),
@@ -51,6 +51,7 @@ static EDIT_LAST_APPLIED: Command = Command {
     name: "edit-last-applied",
     about: "Edit what was applied last.",
     usage: "(RESOURCE/NAME | -f FILENAME) [options]",
+    examples: "kubectl apply edit-last-applied deployment/web",
     flags: &[
         &[
             Flag::text("field-manager", "Name that owns the fields set here.").default("kubectl-client-side-apply"),
@@ -68,6 +69,9 @@ static VIEW_LAST_APPLIED: Command = Command {
     name: "view-last-applied",
     about: "Show what was applied last.",
     usage: "(TYPE [NAME | -l label] | TYPE/NAME | -f FILENAME) [options]",
+    examples: "
+kubectl apply view-last-applied deployment/web
+kubectl apply view-last-applied -f web.yaml -o json",
     flags: &[&[Flag::text("output", "yaml or json.").short('o').default("yaml")], FILENAMES, SELECTOR, ALL],
     run: Some(|session, args| Box::pin(view(session, args))),
     ..COMMAND
@@ -77,7 +81,8 @@ static SET_LAST_APPLIED: Command = Command {
     name: "set-last-applied",
     about: "Set what was applied last to what a file says.",
     usage: "-f FILENAME [options]",
-    flags: &[&[Flag::switch("create-annotation", "Set it also where there is none.")], FILENAMES, DRY_RUN, PRINT],
+    examples: "kubectl apply set-last-applied -f web.yaml --create-annotation=true",
+    flags: &[&[Flag::switch("create-annotation", "Set it also where there is none.")], PLAIN_FILENAMES, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(set_last(session, args))),
     ..COMMAND
 };
@@ -89,7 +94,9 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     if !args.args.is_empty() {
         return Err(session.usage_error(format!("Unexpected args: [{}]", args.args.join(" "))));
     }
-    super::prune::validate(args)?;
+    if args.changed("applyset") && !super::applyset::enabled(session) {
+        fail!("unknown flag: --applyset\nSee '{} --help' for usage.", session.path);
+    }
     validation(args)?;
     let dry_run = DryRun::of(session, args)?;
     let server_side = args.is_set("server-side");
@@ -102,6 +109,11 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     if args.is_set("force") && server_side {
         fail!("--force cannot be used with --server-side");
     }
+    let mut set = super::applyset::ApplySet::of(session, args).await?;
+    if let Some(set) = &set {
+        set.validate(session, args).await?;
+    }
+    super::prune::validate(args)?;
     let mut infos = from_files(session, args).await?;
     if args.changed("selector") {
         let wanted = api::selector::LabelSelector::parse(args.text("selector")).map_err(|error| Error::Message(error.to_string()))?;
@@ -109,6 +121,10 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     }
     if infos.is_empty() {
         fail!("no objects passed to apply");
+    }
+    if let Some(set) = &mut set {
+        set.label(&mut infos)?;
+        set.before(session, args, &infos, dry_run).await?;
     }
     let collect = !matches!(Format::of(args)?, Format::Table { .. } | Format::Name) && infos.len() > 1;
     let mut problems = Vec::new();
@@ -132,10 +148,11 @@ async fn run(session: &Session, args: &Parsed) -> Result {
         session.print(text)?;
     }
     Error::all(problems)?;
-    if args.is_set("prune") {
-        super::prune::prune(session, args, &visited, dry_run).await?;
+    match set {
+        Some(set) => set.prune(session, args, &visited, dry_run).await,
+        None if args.is_set("prune") => super::prune::prune(session, args, &visited, dry_run).await,
+        None => Ok(()),
     }
-    Ok(())
 }
 
 async fn serverside(session: &Session, args: &Parsed, info: &mut Info, dry_run: DryRun) -> Result<&'static str> {
@@ -150,13 +167,26 @@ async fn serverside(session: &Session, args: &Parsed, info: &mut Info, dry_run: 
         .with("fieldManager", manager)
         .with("fieldValidation", validation(args)?)
         .with("force", if args.is_set("force-conflicts") { "true" } else { "false" });
-    match session.patch(url, APPLY_PATCH, &info.object).await {
-        Ok(object) => {
-            info.object = object;
-            Ok("serverside-applied")
+    let configuration = info.object.clone();
+    info.object = match session.patch(url.clone(), APPLY_PATCH, &configuration).await {
+        Ok(object) => object,
+        Err(error) if error.is_reason("Conflict") => return Err(conflict(&error)),
+        Err(error) => return Err(error),
+    };
+    if subresource.is_empty() && super::migrate::migrate(session, info, manager, &url).await {
+        // Only now can fields go that the old manager held.
+        match session.patch(url, APPLY_PATCH, &configuration).await {
+            Ok(object) => info.object = object,
+            Err(error) => super::migrate::warn(session, "failed to re-apply configuration after performing Server-Side Apply migration", &error),
         }
-        Err(error) if error.is_reason("Conflict") => Err(conflict(&error)),
-        Err(error) => Err(error),
+    }
+    warn_if_deleting(session, info);
+    Ok("serverside-applied")
+}
+
+fn warn_if_deleting(session: &Session, info: &Info) {
+    if info.object.pointer("/metadata/deletionTimestamp").is_some() {
+        session.complain(format!("Warning: Detected changes to resource {} which is currently being deleted.", info.name));
     }
 }
 
@@ -193,6 +223,7 @@ async fn clientside(session: &Session, args: &Parsed, info: &mut Info, dry_run: 
     let (kind, patch) = patch_for(info, &current);
     if patch.as_object().is_some_and(serde_json::Map::is_empty) {
         info.object = current;
+        warn_if_deleting(session, info);
         return Ok("unchanged");
     }
     if dry_run == DryRun::Client {
@@ -218,6 +249,7 @@ async fn clientside(session: &Session, args: &Parsed, info: &mut Info, dry_run: 
             return Err(applying(error, &shown, info));
         }
     }
+    warn_if_deleting(session, info);
     Ok("configured")
 }
 

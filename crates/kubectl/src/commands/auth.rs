@@ -42,6 +42,9 @@ kubectl auth can-i --list",
 static WHOAMI: Command = Command {
     name: "whoami",
     about: "Show as whom the server knows the user.",
+    examples: "
+kubectl auth whoami
+kubectl auth whoami -o jsonpath='{.status.userInfo.username}'",
     flags: &[PRINT],
     run: Some(|session, args| Box::pin(whoami(session, args))),
     ..COMMAND

@@ -9,7 +9,7 @@ use crate::files::FILENAMES;
 use crate::flags::{Flag, Parsed};
 use crate::output::{DryRun, PRINT, report};
 use crate::rest::Url;
-use crate::selection::{SELECTOR, select};
+use crate::selection::select;
 use crate::session::Session;
 use crate::value::{list, text};
 
@@ -27,7 +27,8 @@ static APPROVE: Command = Command {
     name: "approve",
     about: "Approve a certificate request.",
     usage: "(-f FILENAME | NAME) [options]",
-    flags: &[FORCE, FILENAMES, SELECTOR, PRINT],
+    examples: "kubectl certificate approve ann",
+    flags: &[FORCE, FILENAMES, PRINT],
     run: Some(|session, args| Box::pin(decide(session, args, "Approved", "KubectlApprove", "approved", "This CSR was approved by kubectl certificate approve."))),
     ..COMMAND
 };
@@ -35,7 +36,8 @@ static DENY: Command = Command {
     name: "deny",
     about: "Deny a certificate request.",
     usage: "(-f FILENAME | NAME) [options]",
-    flags: &[FORCE, FILENAMES, SELECTOR, PRINT],
+    examples: "kubectl certificate deny ann",
+    flags: &[FORCE, FILENAMES, PRINT],
     run: Some(|session, args| Box::pin(decide(session, args, "Denied", "KubectlDeny", "denied", "This CSR was denied by kubectl certificate deny."))),
     ..COMMAND
 };

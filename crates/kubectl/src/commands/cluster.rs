@@ -16,6 +16,9 @@ pub static VERSION: Command = Command {
     name: "version",
     about: "Show the versions of client and server.",
     usage: "[flags] [options]",
+    examples: "
+kubectl version
+kubectl version --client -o yaml",
     flags: &[&[Flag::switch("client", "The client's alone; no server is asked."), Flag::text("output", "yaml or json.").short('o')]],
     run: Some(|session, args| Box::pin(version(session, args))),
     ..COMMAND
@@ -24,6 +27,7 @@ pub static VERSION: Command = Command {
 pub static API_VERSIONS: Command = Command {
     name: "api-versions",
     about: "Show the API versions that the server has, as group/version.",
+    examples: "kubectl api-versions",
     run: Some(|session, args| Box::pin(api_versions(session, args))),
     ..COMMAND
 };
@@ -32,6 +36,11 @@ pub static API_RESOURCES: Command = Command {
     name: "api-resources",
     about: "Show the kinds of objects that the server has.",
     usage: "[flags] [options]",
+    examples: "
+kubectl api-resources
+kubectl api-resources -o wide --sort-by=name
+kubectl api-resources --namespaced=false --verbs=list,get
+kubectl api-resources --api-group=apps",
     flags: &[&[
         Flag::text("api-group", "Only those of this group."),
         Flag::switch("cached", "Take the cached list where there is one."),
@@ -50,6 +59,7 @@ pub static CLUSTER_INFO: Command = Command {
     name: "cluster-info",
     about: "Show where the control plane and the services of the cluster are.",
     usage: "[flags] [options]",
+    examples: "kubectl cluster-info",
     subcommands: &[&super::dump::DUMP],
     run: Some(|session, args| Box::pin(cluster_info(session, args))),
     ..COMMAND
@@ -73,12 +83,12 @@ pub static OPTIONS: Command = Command {
     run: Some(|session, _| Box::pin(async move {
         session.say("The following options can be passed to any command:\n")?;
         let shown: Vec<String> = GLOBALS.iter().filter(|flag| !flag.hidden).map(flag_help).collect();
-        session.print(shown.join("\n"))
+        session.print(shown.join("\n").replace("'~/", &format!("'{}/", session.environment.home().display())))
     })),
     ..COMMAND
 };
 
-const CLIENT: &str = "v1.35.0";
+pub const CLIENT: &str = "v1.35.0";
 /// Set where a release is built.
 const COMMIT: &str = match option_env!("CORACLE_COMMIT") {
     Some(commit) => commit,

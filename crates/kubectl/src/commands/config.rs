@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::fail;
 use crate::flags::{Flag, Parsed};
 use crate::kubeconfig::{Files, empty, entry, write};
-use crate::output::{Format, PRINT};
+use crate::output::{Format, PRINT_YAML};
 use crate::session::{Session, entry_names};
 use crate::value::{list, name_of, object_at, set, text};
 
@@ -27,6 +27,7 @@ static CURRENT_CONTEXT: Command = Command {
     name: "current-context",
     about: "Show the name of the context in use.",
     usage: "[flags] [options]",
+    examples: "kubectl config current-context",
     run: Some(|session, _| Box::pin(async move {
         let config = session.kubeconfig_files().as_written().merged()?;
         match text(&config, "/current-context") {
@@ -40,6 +41,7 @@ static GET_CLUSTERS: Command = Command {
     name: "get-clusters",
     about: "Show the names of the clusters.",
     usage: "[flags] [options]",
+    examples: "kubectl config get-clusters",
     run: Some(|session, _| Box::pin(async move { names(session, "clusters") })),
     ..COMMAND
 };
@@ -47,6 +49,7 @@ static GET_USERS: Command = Command {
     name: "get-users",
     about: "Show the names of the users.",
     usage: "[flags] [options]",
+    examples: "kubectl config get-users",
     run: Some(|session, _| Box::pin(async move { names(session, "users") })),
     ..COMMAND
 };
@@ -54,6 +57,9 @@ static GET_CONTEXTS: Command = Command {
     name: "get-contexts",
     about: "Show one or all contexts.",
     usage: "[(-o|--output=)name)] [options]",
+    examples: "
+kubectl config get-contexts
+kubectl config get-contexts work",
     flags: &[&[Flag::switch("no-headers", "Leave out the header line."), Flag::text("output", "name").short('o')]],
     run: Some(|session, args| Box::pin(async move { get_contexts(session, args) })),
     ..COMMAND
@@ -63,6 +69,7 @@ static USE_CONTEXT: Command = Command {
     aliases: &["use"],
     about: "Use this context from now on.",
     usage: "CONTEXT_NAME [options]",
+    examples: "kubectl config use-context work",
     run: Some(|session, args| Box::pin(async move { use_context(session, args) })),
     ..COMMAND
 };
@@ -70,6 +77,7 @@ static RENAME_CONTEXT: Command = Command {
     name: "rename-context",
     about: "Give a context another name.",
     usage: "CONTEXT_NAME NEW_NAME [options]",
+    examples: "kubectl config rename-context old new",
     run: Some(|session, args| Box::pin(async move { rename_context(session, args) })),
     ..COMMAND
 };
@@ -77,6 +85,7 @@ static DELETE_CLUSTER: Command = Command {
     name: "delete-cluster",
     about: "Delete a cluster from the kubeconfig.",
     usage: "NAME [options]",
+    examples: "kubectl config delete-cluster old",
     run: Some(|session, args| Box::pin(async move { delete(session, args, "clusters", "cluster") })),
     ..COMMAND
 };
@@ -84,6 +93,7 @@ static DELETE_CONTEXT: Command = Command {
     name: "delete-context",
     about: "Delete a context from the kubeconfig.",
     usage: "NAME [options]",
+    examples: "kubectl config delete-context old",
     run: Some(|session, args| Box::pin(async move { delete(session, args, "contexts", "context") })),
     ..COMMAND
 };
@@ -91,6 +101,7 @@ static DELETE_USER: Command = Command {
     name: "delete-user",
     about: "Delete a user from the kubeconfig.",
     usage: "NAME [options]",
+    examples: "kubectl config delete-user old",
     run: Some(|session, args| Box::pin(async move { delete(session, args, "users", "user") })),
     ..COMMAND
 };
@@ -98,7 +109,17 @@ static SET_CLUSTER: Command = Command {
     name: "set-cluster",
     about: "Set a cluster in the kubeconfig.",
     usage: "NAME [--server=server] [--certificate-authority=path/to/certificate/authority] [--insecure-skip-tls-verify=true] [--tls-server-name=example.com] [options]",
-    flags: &[&[EMBED, Flag::text("proxy-url", "Proxy for the cluster.")]],
+    examples: "
+kubectl config set-cluster work --server=https://1.2.3.4:6443
+kubectl config set-cluster work --embed-certs --certificate-authority=ca.crt",
+    flags: &[&[
+        Flag::text("certificate-authority", "File with the certificate of the authority that signed the server's."),
+        EMBED,
+        Flag::switch("insecure-skip-tls-verify", "Do not check the server's certificate."),
+        Flag::text("proxy-url", "Proxy for the cluster."),
+        Flag::text("server", "Address and port of the API server."),
+        Flag::text("tls-server-name", "Name that the server's certificate must have."),
+    ]],
     run: Some(|session, args| Box::pin(async move { set_cluster(session, args) })),
     ..COMMAND
 };
@@ -106,7 +127,15 @@ static SET_CONTEXT: Command = Command {
     name: "set-context",
     about: "Set a context in the kubeconfig.",
     usage: "[NAME | --current] [--cluster=cluster_nickname] [--user=user_nickname] [--namespace=namespace] [options]",
-    flags: &[&[Flag::switch("current", "The context in use.")]],
+    examples: "
+kubectl config set-context work --cluster=work --user=ann
+kubectl config set-context --current --namespace=team",
+    flags: &[&[
+        Flag::text("cluster", "Name of the kubeconfig's cluster."),
+        Flag::switch("current", "The context in use."),
+        Flag::text("namespace", "Namespace of requests in this context."),
+        Flag::text("user", "Name of the kubeconfig's user."),
+    ]],
     run: Some(|session, args| Box::pin(async move { set_context(session, args) })),
     ..COMMAND
 };
@@ -114,13 +143,21 @@ static SET_CREDENTIALS: Command = Command {
     name: "set-credentials",
     about: "Set a user in the kubeconfig.",
     usage: "NAME [--client-certificate=path/to/certfile] [--client-key=path/to/keyfile] [--token=bearer_token] [--username=basic_user] [--password=basic_password] [--auth-provider=provider_name] [--auth-provider-arg=key=value] [--exec-command=exec_command] [--exec-api-version=exec_api_version] [--exec-arg=arg] [--exec-env=key=value] [options]",
+    examples: "
+kubectl config set-credentials ann --client-key=ann.key --client-certificate=ann.crt
+kubectl config set-credentials ann --exec-api-version=client.authentication.k8s.io/v1 --exec-command=/opt/login --exec-arg=--fast",
     flags: &[&[
+        Flag::text("client-certificate", "File with a client certificate for TLS."),
+        Flag::text("client-key", "File with the client certificate's key."),
         EMBED,
+        Flag::text("password", "Password for basic authentication."),
+        Flag::text("token", "Bearer token to authenticate with."),
+        Flag::text("username", "User name for basic authentication."),
         Flag::text("exec-api-version", "API version of the credential plugin."),
         Flag::list("exec-arg", "Arguments of the credential plugin."),
         Flag::text("exec-command", "The credential plugin."),
         Flag::array("exec-env", "Its environment: NAME=value."),
-        Flag::text("exec-interactive-mode", "Never, IfAvailable or Always.").default("IfAvailable"),
+        Flag::text("exec-interactive-mode", "Never, IfAvailable or Always."),
         Flag::switch("exec-provide-cluster-info", "Tell the credential plugin about the cluster."),
         Flag::text("auth-provider", "Authentication provider."),
         Flag::list("auth-provider-arg", "Its settings: key=value."),
@@ -132,6 +169,7 @@ static SET: Command = Command {
     name: "set",
     about: "Set one value in the kubeconfig.",
     usage: "PROPERTY_NAME PROPERTY_VALUE [options]",
+    examples: "kubectl config set clusters.work.server https://1.2.3.4:6443",
     flags: &[&[Flag::switch("set-raw-bytes", "The value is base64 of what is meant.")]],
     run: Some(|session, args| Box::pin(async move { set_property(session, args) })),
     ..COMMAND
@@ -140,6 +178,9 @@ static UNSET: Command = Command {
     name: "unset",
     about: "Remove one value from the kubeconfig.",
     usage: "PROPERTY_NAME [options]",
+    examples: "
+kubectl config unset current-context
+kubectl config unset contexts.old.namespace",
     run: Some(|session, args| Box::pin(async move { unset_property(session, args) })),
     ..COMMAND
 };
@@ -147,7 +188,10 @@ static VIEW: Command = Command {
     name: "view",
     about: "Show the merged kubeconfig.",
     usage: "[flags] [options]",
-    flags: &[PRINT, &[Flag::switch("flatten", "Files' contents in place of their names."), Flag::switch("minify", "Only what the context in use needs."), Flag::switch("raw", "Secrets and certificates as they are."), Flag::switch("merge", "").default("true").hidden()]],
+    examples: "
+kubectl config view --raw
+kubectl config view --minify -o jsonpath='{.clusters[0].cluster.server}'",
+    flags: &[PRINT_YAML, &[Flag::switch("flatten", "Files' contents in place of their names."), Flag::switch("minify", "Only what the context in use needs."), Flag::switch("raw", "Secrets and certificates as they are."), Flag::switch("merge", "All files of $KUBECONFIG merged; with =false only the first.").default("true")]],
     run: Some(|session, args| Box::pin(async move { view(session, args) })),
     ..COMMAND
 };
@@ -353,6 +397,9 @@ fn set_credentials(session: &Session, args: &Parsed) -> Result {
     if args.changed("token") && (args.changed("username") || args.changed("password")) {
         fail!("you cannot specify more than one authentication method at the same time: --token, --username/--password");
     }
+    if !matches!(args.text("exec-interactive-mode"), "" | "IfAvailable" | "Never" | "Always") {
+        fail!("invalid interactive mode type, can be only IfAvailable, Never, Always");
+    }
     let name = one_name(session, args)?;
     change(&session.kubeconfig_files().as_written().file_of("users", name), |config| {
         let user = entry_mut(config, "users", "user", name);
@@ -368,8 +415,13 @@ fn set_credentials(session: &Session, args: &Parsed) -> Result {
         }
         if args.changed("exec-command") {
             let environment: Vec<Value> = args.list("exec-env").iter().filter_map(|pair| pair.split_once('=')).map(|(name, value)| json!({"name": name, "value": value})).collect();
-            user["exec"] = json!({"apiVersion": args.text("exec-api-version"), "command": args.text("exec-command"), "args": args.list("exec-arg"),
-                "env": environment, "interactiveMode": args.text("exec-interactive-mode"), "provideClusterInfo": args.is_set("exec-provide-cluster-info")});
+            user["exec"] = json!({"command": args.text("exec-command"), "args": unless_empty(args.list("exec-arg")),
+                "env": unless_empty(environment), "provideClusterInfo": args.is_set("exec-provide-cluster-info")});
+            for (flag, field) in [("exec-api-version", "apiVersion"), ("exec-interactive-mode", "interactiveMode")] {
+                if !args.text(flag).is_empty() {
+                    user["exec"][field] = args.text(flag).into();
+                }
+            }
         }
         if args.changed("auth-provider") {
             user["auth-provider"] = json!({"name": args.text("auth-provider")});
@@ -384,6 +436,10 @@ fn set_credentials(session: &Session, args: &Parsed) -> Result {
         Ok(())
     })?;
     session.say(format!("User {name:?} set."))
+}
+
+fn unless_empty<T: Into<Value>>(items: Vec<T>) -> Value {
+    if items.is_empty() { Value::Null } else { items.into() }
 }
 
 /// `contexts.web.namespace`: the path of fields that a property name means.
@@ -463,6 +519,9 @@ fn unset_property(session: &Session, args: &Parsed) -> Result {
 }
 
 fn view(session: &Session, args: &Parsed) -> Result {
+    if !args.is_set("merge") && session.globals.text("kubeconfig").is_empty() {
+        fail!("if merge==false a precise file must be specified");
+    }
     let mut config = session.kubeconfig_files().as_written().merged()?;
     if args.is_set("minify") {
         let given = session.globals.text("context");
@@ -500,11 +559,7 @@ fn view(session: &Session, args: &Parsed) -> Result {
             config[field] = Value::Null;
         }
     }
-    let mut format = Format::of(args)?;
-    if format.is_table() {
-        return session.print(api::yaml::to_yaml(&config));
-    }
-    session.print(format.show(&config, args)?)
+    session.print(Format::of(args)?.show(&config, args)?)
 }
 
 fn redact(config: &mut Value) {

@@ -119,22 +119,27 @@ impl Plan {
         if force {
             session.complain("Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may continue to run on the cluster indefinitely.");
         }
-        let propagation = match args.text("cascade") {
-            "background" | "true" => "Background",
-            "foreground" => "Foreground",
-            "orphan" | "false" => "Orphan",
-            other => fail!("invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\""),
-        };
         let dry_run = DryRun::of(session, args)?;
-        let mut options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation});
-        if grace >= 0 {
-            options["gracePeriodSeconds"] = grace.into();
-        }
-        if dry_run == DryRun::Server {
-            options["dryRun"] = json!(["All"]);
-        }
-        Ok(Plan { options, dry_run, at_once: force && grace == 0 })
+        Ok(Plan { options: options(args, grace, dry_run)?, dry_run, at_once: force && grace == 0 })
     }
+}
+
+/// The `DeleteOptions` of `--cascade`. A negative grace period is the object's own.
+pub fn options(args: &Parsed, grace_period_seconds: i64, dry_run: DryRun) -> Result<serde_json::Value> {
+    let propagation = match args.text("cascade") {
+        "background" | "true" => "Background",
+        "foreground" => "Foreground",
+        "orphan" | "false" => "Orphan",
+        other => fail!("invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\""),
+    };
+    let mut options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation});
+    if grace_period_seconds >= 0 {
+        options["gracePeriodSeconds"] = grace_period_seconds.into();
+    }
+    if dry_run == DryRun::Server {
+        options["dryRun"] = json!(["All"]);
+    }
+    Ok(options)
 }
 
 async fn gather(session: &Session, args: &Parsed, infos: &mut Vec<Info>, problems: &mut Vec<Error>) -> Result {

@@ -9,7 +9,7 @@ use crate::files::FILENAMES;
 use crate::flags::{Flag, Parsed};
 use crate::output::{DryRun, PRINT, drop_managed_fields, pretty_json, report};
 use crate::rest::{MERGE_PATCH, STRATEGIC_PATCH};
-use crate::selection::{Info, SELECTOR, select};
+use crate::selection::{Info, select};
 use crate::session::Session;
 use crate::threeway;
 
@@ -18,7 +18,7 @@ pub static EDIT: Command = Command {
     about: "Edit an object of the server in the editor that KUBE_EDITOR or EDITOR names.",
     usage: "(RESOURCE/NAME | -f FILENAME) [options]",
     examples: "KUBE_EDITOR=nano kubectl edit deployment/web",
-    flags: &[FLAGS, FILENAMES, SELECTOR, PRINT],
+    flags: &[FLAGS, FILENAMES, PRINT],
     run: Some(|session, args| Box::pin(run(session, args))),
     ..COMMAND
 };

@@ -16,6 +16,10 @@ pub static EVENTS: Command = Command {
     name: "events",
     about: "Show events, the latest last.",
     usage: "[(-o|--output=)json|yaml|name|go-template|go-template-file|template|templatefile|jsonpath|jsonpath-as-json|jsonpath-file] [--for TYPE/NAME] [--watch] [--types=Normal,Warning] [options]",
+    examples: "
+kubectl events --all-namespaces
+kubectl events --for pod/web --watch
+kubectl events --types=Warning -o yaml",
     flags: &[FLAGS, PRINT, ALL_NAMESPACES, CHUNK],
     run: Some(|session, args| Box::pin(run(session, args))),
     ..COMMAND

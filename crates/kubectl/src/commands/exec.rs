@@ -6,7 +6,7 @@ use super::logs::{containers, default_container};
 use crate::command::{COMMAND, Command};
 use crate::error::Result;
 use crate::fail;
-use crate::files::{self, FILENAMES};
+use crate::files::{self, PLAIN_FILENAMES};
 use crate::flags::{Flag, Parsed};
 use crate::remote::{Remote, run_remote};
 use crate::rest::Url;
@@ -21,7 +21,7 @@ pub static EXEC: Command = Command {
     examples: "
 kubectl exec web -- date
 kubectl exec -it web -- sh",
-    flags: &[FLAGS, FILENAMES],
+    flags: &[FLAGS, PLAIN_FILENAMES],
     run: Some(|session, args| Box::pin(exec(session, args))),
     ..COMMAND
 };

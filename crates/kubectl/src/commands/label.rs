@@ -21,7 +21,7 @@ pub static LABEL: Command = Command {
 kubectl label pod web tier=front
 kubectl label --overwrite pod web tier=back
 kubectl label pod web tier-",
-    flags: &[FLAGS, FILENAMES, SELECTOR, FIELD_SELECTOR, ALL, ALL_NAMESPACES, DRY_RUN, PRINT],
+    flags: &[&[MANAGER.default(LABELS.manager)], FLAGS, FILENAMES, SELECTOR, FIELD_SELECTOR, ALL, ALL_NAMESPACES, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(run(session, args, &LABELS))),
     ..COMMAND
 };
@@ -31,13 +31,13 @@ pub static ANNOTATE: Command = Command {
     about: "Set, change or remove annotations of objects.",
     usage: "[--overwrite] (-f FILENAME | TYPE NAME) KEY_1=VAL_1 ... KEY_N=VAL_N [--resource-version=version] [options]",
     examples: "kubectl annotate pod web description='shows the page'",
-    flags: &[FLAGS, FILENAMES, SELECTOR, FIELD_SELECTOR, ALL, ALL_NAMESPACES, DRY_RUN, PRINT],
+    flags: &[&[MANAGER.default(ANNOTATIONS.manager)], FLAGS, FILENAMES, SELECTOR, FIELD_SELECTOR, ALL, ALL_NAMESPACES, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(run(session, args, &ANNOTATIONS))),
     ..COMMAND
 };
 
+const MANAGER: Flag = Flag::text("field-manager", "Name that owns the fields set here.");
 const FLAGS: &[Flag] = &[
-    Flag::text("field-manager", "Name that owns the fields set here."),
     Flag::switch("list", "Show the values there are."),
     Flag::switch("local", "Change what the file says without asking a server."),
     Flag::switch("overwrite", "Replace values that are there."),
@@ -135,8 +135,7 @@ async fn change(session: &Session, args: &Parsed, words: &Words, mut info: Info,
         _ => words.done,
     };
     if touched.is_some() && dry_run != DryRun::Client {
-        let manager = if args.changed("field-manager") { args.text("field-manager") } else { words.manager };
-        let url = info.url().with_filled("dryRun", dry_run.query()).with("fieldManager", manager);
+        let url = info.url().with_filled("dryRun", dry_run.query()).with("fieldManager", args.text("field-manager"));
         info.object = session.patch(url, MERGE_PATCH, &patch).await?;
     } else if dry_run == DryRun::Client {
         info.object = api::patch::merge_patch(&info.object, &patch);

@@ -13,7 +13,6 @@ use crate::value::{list, name, name_of, namespace, text};
 
 pub static LOGS: Command = Command {
     name: "logs",
-    aliases: &["log"],
     about: "Show what a container wrote.",
     usage: "[-f] [-p] (POD | TYPE/NAME) [-c CONTAINER] [options]",
     examples: "

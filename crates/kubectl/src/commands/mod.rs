@@ -3,6 +3,7 @@
 use crate::command::{COMMAND, Command};
 
 pub mod apply;
+mod applyset;
 pub mod auth;
 pub mod autoscale;
 pub mod certificate;
@@ -26,6 +27,7 @@ pub mod kustomize;
 pub mod label;
 mod live;
 pub mod logs;
+mod migrate;
 pub mod node;
 pub mod patch;
 pub mod plugin;
@@ -46,6 +48,17 @@ pub static ROOT: Command = Command {
     name: "kubectl",
     about: "kubectl controls a Kubernetes cluster.",
     usage: "[flags] [options]",
+    groups: &[
+        ("Basic Commands (Beginner):", "create"),
+        ("Basic Commands (Intermediate):", "explain"),
+        ("Deploy Commands:", "rollout"),
+        ("Cluster Management Commands:", "certificate"),
+        ("Troubleshooting and Debugging Commands:", "describe"),
+        ("Advanced Commands:", "diff"),
+        ("Settings Commands:", "label"),
+        ("Other Commands:", "api-resources"),
+        ("", "alpha"),
+    ],
     subcommands: &[
         &create::CREATE,
         &expose::EXPOSE,

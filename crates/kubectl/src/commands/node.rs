@@ -18,6 +18,7 @@ pub static CORDON: Command = Command {
     name: "cordon",
     about: "Let no new pods onto a node.",
     usage: "NODE [options]",
+    examples: "kubectl cordon n1",
     flags: &[SELECTOR, DRY_RUN],
     run: Some(|session, args| Box::pin(cordon(session, args, true))),
     ..COMMAND
@@ -26,6 +27,7 @@ pub static UNCORDON: Command = Command {
     name: "uncordon",
     about: "Let pods onto a node again.",
     usage: "NODE [options]",
+    examples: "kubectl uncordon n1",
     flags: &[SELECTOR, DRY_RUN],
     run: Some(|session, args| Box::pin(cordon(session, args, false))),
     ..COMMAND
@@ -52,7 +54,7 @@ kubectl taint nodes n1 dedicated:NoSchedule-",
 };
 
 const DRAIN_FLAGS: &[Flag] = &[
-    Flag::int("chunk-size", "500", "").hidden(),
+    Flag::int("chunk-size", "500", "How many pods to ask for at once; 0 means all."),
     Flag::switch("delete-emptydir-data", "Go on even with pods whose emptyDir data is lost by it."),
     Flag::switch("disable-eviction", "Delete pods, past their disruption budgets."),
     Flag::switch("force", "Go on even with pods that nothing will create anew."),
@@ -65,7 +67,7 @@ const DRAIN_FLAGS: &[Flag] = &[
 const TAINT_FLAGS: &[Flag] = &[
     Flag::text("field-manager", "Name that owns the fields set here.").default("kubectl-taint"),
     Flag::switch("overwrite", "Replace taints that are there."),
-    Flag::text("validate", "").default("strict").hidden(),
+    Flag::text("validate", "strict (or true): fail on unknown and duplicate fields; warn; ignore (or false).").default("strict").bare("strict"),
 ];
 
 async fn nodes(session: &Session, args: &Parsed) -> Result<Vec<Info>> {

@@ -11,6 +11,7 @@ pub static PLUGIN: Command = Command {
     name: "plugin",
     about: "Show the plugins: programs on the path whose names begin with kubectl-.",
     usage: "[flags] [options]",
+    examples: "kubectl plugin list",
     alone: Alone::Complains,
     subcommands: &[&LIST],
     ..COMMAND
@@ -20,6 +21,7 @@ static LIST: Command = Command {
     name: "list",
     about: "List all plugins on the path.",
     usage: "[flags] [options]",
+    examples: "kubectl plugin list --name-only",
     flags: &[&[crate::flags::Flag::switch("name-only", "Show names, not whole paths.")]],
     run: Some(|session, args| Box::pin(async move { list(session, args.is_set("name-only")) })),
     ..COMMAND

@@ -1,12 +1,12 @@
 //! `kubectl apply --prune`: deletes what was applied once and is no longer in the files.
 //!
 //! Invariant: only objects that carry the annotation of an apply are deleted, of kinds on the list, in namespaces that
-//! the files name. Deliberately absent: apply sets.
+//! the files name. Deliberately absent: apply sets, which keep account of their members (`applyset`).
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::apply::annotation_pointer;
 use crate::discovery::Resource;
@@ -41,16 +41,16 @@ const KINDS: &[(&str, &str, &str)] = &[
 
 /// What the flags say before anything is sent.
 pub fn validate(args: &Parsed) -> Result {
-    if args.changed("applyset") {
-        return Err(Error::not_supported("apply --applyset"));
-    }
     if !args.is_set("prune") {
         return Ok(());
+    }
+    if args.is_set("force") {
+        fail!("--force cannot be used with --prune");
     }
     if args.is_set("all") && args.changed("selector") {
         fail!("cannot set --all and --selector at the same time");
     }
-    if !args.is_set("all") && !args.changed("selector") {
+    if args.text("applyset").is_empty() && !args.is_set("all") && !args.changed("selector") {
         fail!("all resources selected for prune without explicitly passing --all. To prune all resources, pass the --all flag. If you did not mean to prune all resources, specify a label selector");
     }
     for kind in args.list("prune-allowlist") {
@@ -79,24 +79,17 @@ impl Visited {
 
 pub async fn prune(session: &Session, args: &Parsed, visited: &Visited, dry_run: DryRun) -> Result {
     for info in candidates(session, args, visited).await? {
-        if dry_run != DryRun::Client {
-            let propagation = match args.text("cascade") {
-                "foreground" => "Foreground",
-                "orphan" | "false" => "Orphan",
-                _ => "Background",
-            };
-            let mut options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation});
-            if args.int("grace-period") >= 0 {
-                options["gracePeriodSeconds"] = args.int("grace-period").into();
-            }
-            if dry_run == DryRun::Server {
-                options["dryRun"] = json!(["All"]);
-            }
-            session.delete(info.url(), &options).await.map_err(|error| pruning(error, &info.resource))?;
-        }
-        report(session, args, &info, "pruned", dry_run)?;
+        delete_pruned(session, args, &info, dry_run).await.map_err(|error| pruning(error, &info.resource))?;
     }
     Ok(())
+}
+
+/// Deletes one object, and says so.
+pub async fn delete_pruned(session: &Session, args: &Parsed, info: &Info, dry_run: DryRun) -> Result {
+    if dry_run != DryRun::Client {
+        session.delete(info.url(), &super::delete::options(args, args.int("grace-period"), dry_run)?).await?;
+    }
+    report(session, args, info, "pruned", dry_run)
 }
 
 /// Objects that were applied once and were not seen this time.

@@ -19,6 +19,10 @@ pub static ROLLOUT: Command = Command {
     name: "rollout",
     about: "Manage the rollout of deployments, daemon sets and stateful sets.",
     usage: "SUBCOMMAND [options]",
+    examples: "
+kubectl rollout status deployment/web
+kubectl rollout undo deployment/web
+kubectl rollout restart daemonset/agent",
     alone: Alone::HelpsAndFails,
     subcommands: &[&HISTORY, &PAUSE, &RESTART, &RESUME, &STATUS, &UNDO],
     ..COMMAND
@@ -40,6 +44,7 @@ static PAUSE: Command = Command {
     name: "pause",
     about: "Let a deployment's changes wait.",
     usage: "RESOURCE [options]",
+    examples: "kubectl rollout pause deployment/web",
     flags: &[MANAGER, FILENAMES, SELECTOR, PRINT],
     run: Some(|session, args| Box::pin(change(session, args, "paused"))),
     ..COMMAND
@@ -48,6 +53,7 @@ static RESUME: Command = Command {
     name: "resume",
     about: "Let a paused deployment go on.",
     usage: "RESOURCE [options]",
+    examples: "kubectl rollout resume deployment/web",
     flags: &[MANAGER, FILENAMES, SELECTOR, PRINT],
     run: Some(|session, args| Box::pin(change(session, args, "resumed"))),
     ..COMMAND
@@ -56,6 +62,9 @@ static RESTART: Command = Command {
     name: "restart",
     about: "Replace all pods by new ones, step by step.",
     usage: "RESOURCE [options]",
+    examples: "
+kubectl rollout restart deployment/web
+kubectl rollout restart deployment --selector=app=web",
     flags: &[MANAGER, FILENAMES, SELECTOR, PRINT],
     run: Some(|session, args| Box::pin(change(session, args, "restarted"))),
     ..COMMAND
@@ -64,6 +73,7 @@ static STATUS: Command = Command {
     name: "status",
     about: "Show how the latest rollout goes, until it is done.",
     usage: "(TYPE NAME | TYPE/NAME) [flags] [options]",
+    examples: "kubectl rollout status deployment/web --timeout=2m",
     flags: &[
         &[Flag::switch("watch", "Wait until the rollout is done.").short('w').default("true"), Flag::duration("timeout", "0s", "How long to wait; zero means as long as it takes.")],
         REVISION,

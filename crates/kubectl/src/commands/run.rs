@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::create::{GENERATED, parse_environment};
+use super::create::parse_environment;
 use crate::command::{COMMAND, Command};
 use crate::error::{Error, Result};
 use crate::fail;
+use crate::files::FILENAMES;
 use crate::flags::{Flag, Parsed};
 use crate::output::{DRY_RUN, DryRun, PRINT, report_typed};
 use crate::rest::{JSON, Url};
@@ -20,7 +21,7 @@ pub static RUN: Command = Command {
     examples: "
 kubectl run web --image=nginx
 kubectl run -it --rm shell --image=busybox -- sh",
-    flags: &[FLAGS, GENERATED, DRY_RUN, PRINT],
+    flags: &[FLAGS, FILENAMES, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(run(session, args))),
     ..COMMAND
 };
@@ -28,12 +29,13 @@ kubectl run -it --rm shell --image=busybox -- sh",
 const FLAGS: &[Flag] = &[
     Flag::array("annotations", "Annotations of the pod."),
     Flag::switch("attach", "Attach to the pod once it runs."),
-    Flag::text("cascade", "").default("background").bare("background").hidden(),
+    Flag::text("cascade", "What --rm does with dependents: background, foreground or orphan.").default("background").bare("background"),
     Flag::switch("command", "What follows -- is the command, not its arguments."),
     Flag::array("env", "Environment variables of the container."),
     Flag::switch("expose", "Also create a service for the pod."),
-    Flag::switch("force", "").hidden(),
-    Flag::int("grace-period", "-1", "").hidden(),
+    Flag::switch("force", "With --rm, do not wait for the pod to end by itself."),
+    Flag::text("field-manager", "Name that owns the fields set here.").default("kubectl-run"),
+    Flag::int("grace-period", "-1", "With --rm, seconds for the pod to end by itself."),
     Flag::text("image", "The image to run."),
     Flag::text("image-pull-policy", "When to pull the image."),
     Flag::text("labels", "Labels of the pod, separated by commas.").short('l'),
@@ -47,12 +49,10 @@ const FLAGS: &[Flag] = &[
     Flag::text("restart", "Always, OnFailure or Never.").default("Always"),
     Flag::switch("rm", "Delete the pod when the attached process has ended."),
     Flag::switch("stdin", "Keep standard input open.").short('i'),
-    Flag::duration("timeout", "0s", "").hidden(),
+    Flag::switch("save-config", "Keep the configuration in an annotation, for a later apply."),
+    Flag::duration("timeout", "0s", "With --rm, how long to wait for the deletion."),
     Flag::switch("tty", "Give the container a terminal.").short('t'),
-    Flag::switch("wait", "").hidden(),
-    Flag::list("filename", "").short('f').hidden(),
-    Flag::text("kustomize", "").short('k').hidden(),
-    Flag::switch("recursive", "").short('R').hidden(),
+    Flag::switch("wait", "With --rm, wait until the pod is gone."),
     Flag::text("container", "").hidden(),
 ];
 
@@ -96,7 +96,7 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     let resource = session.resource_of_kind("v1", "Pod").await?;
     let mut info = Info { resource, namespace: selected.namespace.clone(), name: name.clone(), object: pod, source: String::new() };
     if dry_run != DryRun::Client {
-        let url = info.collection().with_filled("dryRun", dry_run.query()).with("fieldManager", "kubectl-run");
+        let url = info.collection().with_filled("dryRun", dry_run.query()).with("fieldManager", args.text("field-manager"));
         info.object = session.post(url, &info.object).await?;
     }
     if args.is_set("expose") {
@@ -110,7 +110,8 @@ async fn run(session: &Session, args: &Parsed) -> Result {
     }
     let outcome = attach_when_running(session, args, &mut info).await;
     if args.is_set("rm") {
-        session.delete(info.url(), &json!({"propagationPolicy": "Background", "gracePeriodSeconds": 0})).await?;
+        let grace = if args.is_set("force") { 0 } else { -1 };
+        session.delete(info.url(), &super::delete::options(args, grace, dry_run)?).await?;
         if !args.is_set("quiet") {
             session.say(format!("pod {:?} deleted from {} namespace", info.name, info.namespace))?;
         }
@@ -190,7 +191,7 @@ async fn expose(session: &Session, args: &Parsed, pod: &Info, dry_run: DryRun) -
     let resource = session.resource_of_kind("v1", "Service").await?;
     let mut info = Info { resource, namespace: pod.namespace.clone(), name: pod.name.clone(), object: service, source: String::new() };
     if dry_run != DryRun::Client {
-        info.object = session.post(info.collection().with_filled("dryRun", dry_run.query()).with("fieldManager", "kubectl-run"), &info.object).await?;
+        info.object = session.post(info.collection().with_filled("dryRun", dry_run.query()).with("fieldManager", args.text("field-manager")), &info.object).await?;
     }
     report_typed(session, args, &info, "created", dry_run)
 }

@@ -6,7 +6,7 @@ use super::create::rolebinding::subjects;
 use crate::command::{Alone, COMMAND, Command};
 use crate::error::{Error, Result};
 use crate::fail;
-use crate::files::FILENAMES;
+use crate::files::{DEEP_FILENAMES, FILENAMES};
 use crate::flags::{Flag, Parsed};
 use crate::output::{DRY_RUN, DryRun, PRINT, report};
 use crate::rest::{MERGE_PATCH, STRATEGIC_PATCH};
@@ -82,7 +82,8 @@ static SELECTOR_COMMAND: Command = Command {
     name: "selector",
     about: "Set the selector of a service.",
     usage: "(-f FILENAME | TYPE NAME) EXPRESSIONS [--resource-version=version] [options]",
-    flags: &[COMMON, &[Flag::text("resource-version", "Change only while the object has this version.")], FILENAMES, ALL, DRY_RUN, PRINT],
+    examples: "kubectl create service clusterip web --tcp=80 --dry-run=client -o yaml | kubectl set selector --local -f - app=web -o yaml",
+    flags: &[COMMON, &[Flag::text("resource-version", "Change only while the object has this version.")], DEEP_FILENAMES, ALL, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(selector(session, args))),
     ..COMMAND
 };
@@ -91,6 +92,7 @@ static SERVICE_ACCOUNT: Command = Command {
     aliases: &["sa"],
     about: "Set the service account of pod templates.",
     usage: "(-f FILENAME | TYPE NAME) SERVICE_ACCOUNT [options]",
+    examples: "kubectl set serviceaccount deployment web robot",
     flags: &[COMMON, FILENAMES, ALL, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(service_account(session, args))),
     ..COMMAND
@@ -99,6 +101,9 @@ static SUBJECT: Command = Command {
     name: "subject",
     about: "Add users, groups or service accounts to a role binding.",
     usage: "(-f FILENAME | TYPE NAME) [--user=username] [--group=groupname] [--serviceaccount=namespace:serviceaccountname] [--dry-run=server|client|none] [options]",
+    examples: "
+kubectl set subject rolebinding readers --user=ann --group=team
+kubectl set subject clusterrolebinding admins --serviceaccount=default:robot",
     flags: &[
         COMMON,
         &[Flag::list("group", "Groups."), Flag::list("serviceaccount", "Service accounts: <namespace>:<name>."), Flag::list("user", "Users.")],

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::command::{COMMAND, Command};
 use crate::error::{Error, Result};
 use crate::fail;
-use crate::files::FILENAMES;
+use crate::files::DEEP_FILENAMES;
 use crate::flags::{Flag, Parsed};
 use crate::output::jsonpath::JsonPath;
 use crate::output::{DryRun, PRINT, report};
@@ -23,14 +23,14 @@ pub static WAIT: Command = Command {
 kubectl wait --for=condition=Ready pod/web
 kubectl wait --for=delete pod/web --timeout=60s
 kubectl wait --for=jsonpath='{.status.phase}'=Running pod/web",
-    flags: &[FLAGS, FILENAMES, SELECTOR, FIELD_SELECTOR, ALL, ALL_NAMESPACES, PRINT],
+    flags: &[FLAGS, DEEP_FILENAMES, SELECTOR, FIELD_SELECTOR, ALL, ALL_NAMESPACES, PRINT],
     run: Some(|session, args| Box::pin(run(session, args))),
     ..COMMAND
 };
 
 const FLAGS: &[Flag] = &[
     Flag::text("for", "What to wait for: create, delete, condition=name[=value] or jsonpath='{expression}'[=value]."),
-    Flag::switch("local", "").hidden(),
+    Flag::switch("local", "Ask no server about what is given; only with -f."),
     Flag::duration("timeout", "30s", "How long to wait. Zero: look once. Negative: a week."),
 ];
 

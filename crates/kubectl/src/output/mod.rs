@@ -20,12 +20,14 @@ use crate::selection::Info;
 use crate::session::Session;
 use crate::value::{list, name, text};
 
-pub const PRINT: &[Flag] = &[
-    Flag::text("output", "Output format: json, yaml, name, go-template, go-template-file, template, templatefile, jsonpath, jsonpath-as-json or jsonpath-file.").short('o'),
-    Flag::text("template", "Template text or file for the output formats that take one."),
-    Flag::switch("allow-missing-template-keys", "Print nothing for fields that a template names and the object lacks.").default("true"),
-    Flag::switch("show-managed-fields", "Keep managedFields in JSON and YAML."),
-];
+const OUTPUT: Flag = Flag::text("output", "Output format: json, yaml, name, go-template, go-template-file, template, templatefile, jsonpath, jsonpath-as-json or jsonpath-file.").short('o');
+const TEMPLATE: Flag = Flag::text("template", "Template text or file for the output formats that take one.");
+const MISSING_KEYS: Flag = Flag::switch("allow-missing-template-keys", "Print nothing for fields that a template names and the object lacks.").default("true");
+const MANAGED_FIELDS: Flag = Flag::switch("show-managed-fields", "Keep managedFields in JSON and YAML.");
+
+pub const PRINT: &[Flag] = &[OUTPUT, TEMPLATE, MISSING_KEYS, MANAGED_FIELDS];
+/// For commands that print objects anyway.
+pub const PRINT_YAML: &[Flag] = &[OUTPUT.default("yaml"), TEMPLATE, MISSING_KEYS, MANAGED_FIELDS];
 
 pub const DRY_RUN: &[Flag] = &[Flag::text(
     "dry-run",
@@ -53,7 +55,7 @@ impl Format {
             Some((kind, argument)) => (kind, argument.to_owned()),
             None => (output, args.text("template").to_owned()),
         };
-        let kind = if kind.is_empty() && args.changed("template") { "go-template" } else { kind };
+        let kind = if !args.changed("output") && args.changed("template") { "go-template" } else { kind };
         let from_file = |kind: &str| -> Result<String> {
             if argument.is_empty() {
                 fail!("template format specified but no template given");

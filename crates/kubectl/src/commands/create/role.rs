@@ -38,7 +38,7 @@ const FLAGS: &[Flag] = &[
     Flag::list("verb", "Verbs that the rule allows."),
 ];
 const CLUSTER_FLAGS: &[Flag] = &[
-    Flag::text("aggregation-rule", "Label selector of the cluster roles to combine: key=value."),
+    Flag::pairs("aggregation-rule", "Label selector of the cluster roles to combine: key=value."),
     Flag::list("non-resource-url", "Paths that are no resources, which the rule is about."),
 ];
 

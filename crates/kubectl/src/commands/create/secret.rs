@@ -46,6 +46,9 @@ static DOCKER_REGISTRY: Command = Command {
     name: "docker-registry",
     about: "Create a secret for pulling images from a registry.",
     usage: "NAME --docker-username=user --docker-password=password --docker-email=email [--docker-server=string] [--from-file=[key=]source] [--dry-run=server|client|none] [options]",
+    examples: "
+kubectl create secret docker-registry ours --docker-server=registry.example.com --docker-username=ann --docker-password=swordfish
+kubectl create secret docker-registry ours --from-file=.dockerconfigjson=$HOME/.docker/config.json",
     flags: &[DOCKER, HASH, GENERATED, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(docker_registry(session, args))),
     ..COMMAND

@@ -26,6 +26,9 @@ static CLUSTER_IP: Command = Command {
     name: "clusterip",
     about: "Create a ClusterIP service with the given name.",
     usage: "NAME [--tcp=<port>:<targetPort>] [--dry-run=server|client|none] [options]",
+    examples: "
+kubectl create service clusterip web --tcp=80:8080
+kubectl create service clusterip db --clusterip=None",
     flags: &[TCP, &[Flag::text("clusterip", "The address to take, or None for a headless service.")], GENERATED, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(run(session, args, "ClusterIP"))),
     ..COMMAND
@@ -35,6 +38,7 @@ static NODE_PORT: Command = Command {
     name: "nodeport",
     about: "Create a NodePort service with the given name.",
     usage: "NAME [--tcp=port:targetPort] [--dry-run=server|client|none] [options]",
+    examples: "kubectl create service nodeport web --tcp=80:8080 --node-port=30080",
     flags: &[TCP, &[Flag::int("node-port", "0", "The port on every node.")], GENERATED, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(run(session, args, "NodePort"))),
     ..COMMAND
@@ -44,6 +48,7 @@ static LOAD_BALANCER: Command = Command {
     name: "loadbalancer",
     about: "Create a LoadBalancer service with the given name.",
     usage: "NAME [--tcp=port:targetPort] [--dry-run=server|client|none] [options]",
+    examples: "kubectl create service loadbalancer web --tcp=80:8080",
     flags: &[TCP, GENERATED, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(run(session, args, "LoadBalancer"))),
     ..COMMAND
@@ -53,6 +58,7 @@ static EXTERNAL_NAME: Command = Command {
     name: "externalname",
     about: "Create an ExternalName service with the given name.",
     usage: "NAME --external-name external.name [--dry-run=server|client|none] [options]",
+    examples: "kubectl create service externalname db --external-name=db.example.com",
     flags: &[TCP, &[Flag::text("external-name", "The name that the service stands for.")], GENERATED, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(run(session, args, "ExternalName"))),
     ..COMMAND

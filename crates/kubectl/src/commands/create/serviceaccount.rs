@@ -12,6 +12,7 @@ pub static SERVICE_ACCOUNT: Command = Command {
     aliases: &["sa"],
     about: "Create a service account with the given name.",
     usage: "NAME [--dry-run=server|client|none] [options]",
+    examples: "kubectl create serviceaccount robot",
     flags: &[GENERATED, DRY_RUN, PRINT],
     run: Some(|session, args| Box::pin(run(session, args))),
     ..COMMAND
