@@ -41,12 +41,11 @@ fn the_table_matches_the_published_document() {
     let mut differences = Differences::default();
     for (name, theirs) in definitions {
         match schema::definition(name) {
-            Some(ours) => compare(
-                name,
-                &schema::openapi_v2_definition(ours),
-                theirs,
-                &mut differences,
-            ),
+            Some(ours) => {
+                let mut ours = schema::openapi_v2_definition(ours);
+                without_words(&mut ours);
+                compare(name, &ours, theirs, &mut differences);
+            }
             None => differences.add("missing definition", name.clone()),
         }
     }
@@ -67,6 +66,26 @@ fn the_table_matches_the_published_document() {
         }
     }
     assert_eq!(counts, KNOWN);
+}
+
+/// The document was written by a server that was told not to publish enumerations.
+fn without_words(ours: &mut Value) {
+    const FROM: &str = "\n\nPossible enum values:\n";
+    match ours {
+        Value::Object(map) => {
+            if map.get("enum").is_some_and(Value::is_array) {
+                map.remove("enum");
+            }
+            if let Some(Value::String(text)) = map.get_mut("description")
+                && let Some(at) = text.find(FROM)
+            {
+                text.truncate(at);
+            }
+            map.values_mut().for_each(without_words);
+        }
+        Value::Array(list) => list.iter_mut().for_each(without_words),
+        _ => {}
+    }
 }
 
 /// How many differences of each sort there are, and no more.

@@ -28,6 +28,7 @@ mod table {
     include!(concat!(env!("OUT_DIR"), "/definitions.rs"));
 }
 
+mod enums;
 mod openapi;
 
 use std::collections::HashMap;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Definition, Field, ListType, MapType, Type};
+use super::{Definition, Field, ListType, MapType, Type, enums};
 
 /// The definition as it stands under `definitions` in `/openapi/v2`.
 pub fn openapi_v2_definition(definition: &Definition) -> Value {
@@ -31,7 +31,7 @@ fn schema(definition: &Definition, version: Version) -> Value {
         let fields = definition
             .fields
             .iter()
-            .map(|field| (field.name.to_owned(), property(field, version)));
+            .map(|field| (field.name.to_owned(), property(definition, field, version)));
         out.insert("properties".into(), Value::Object(fields.collect()));
         let required: Vec<&str> = definition
             .fields
@@ -90,7 +90,7 @@ fn opaque(name: &str, version: Version, out: &mut Map<String, Value>) {
     }
 }
 
-fn property(field: &Field, version: Version) -> Value {
+fn property(definition: &Definition, field: &Field, version: Version) -> Value {
     let mut out = Map::new();
     let reference = reference_of(&field.kind);
     match (reference, version) {
@@ -102,6 +102,18 @@ fn property(field: &Field, version: Version) -> Value {
     }
     if !field.description.is_empty() {
         out.insert("description".into(), field.description.into());
+    }
+    let words = enums::words(definition, field.name);
+    if !words.is_empty() {
+        out.insert("description".into(), enums::described(field.description, words).into());
+        let of_elements = ["items", "additionalProperties"].into_iter().find(|key| out.contains_key(*key));
+        let holder = match of_elements {
+            Some(key) => out.get_mut(key).and_then(Value::as_object_mut),
+            None => Some(&mut out),
+        };
+        if let Some(holder) = holder {
+            holder.insert("enum".into(), json!(words));
+        }
     }
     if let (Version::Three, Some(default)) = (version, default(field)) {
         out.insert("default".into(), default);
