@@ -83,11 +83,16 @@ async fn write_all(rest: Rest, key: ObjectKey, uid: String, base: PodStatus, mut
             written = to_map(found);
         }
         match bring(&rest, &key, &uid, (&mut written, &mut version), &wanted).await {
-            Ok(true) => {
+            Ok(Brought::All) => {
                 failed = false;
                 delay = RETRY_FIRST;
             }
-            Ok(false) => return, // It is gone.
+            Ok(Brought::Gone) => return,
+            Ok(Brought::NotAll) => {
+                failed = true;
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(RETRY_LONGEST);
+            }
             Err(error) => {
                 tracing::debug!(pod = %key, %error, "writing the pod's status");
                 failed = true;
@@ -98,14 +103,21 @@ async fn write_all(rest: Rest, key: ObjectKey, uid: String, base: PodStatus, mut
     }
 }
 
-/// False once the pod does not exist any more.
+enum Brought {
+    All,
+    /// Somebody judged a condition otherwise just before, and the write did not name it.
+    NotAll,
+    /// The pod does not exist any more.
+    Gone,
+}
+
 async fn bring(
     rest: &Rest,
     key: &ObjectKey,
     uid: &str,
     (written, version): (&mut Map<String, Value>, &mut u64),
     wanted: &Wanted,
-) -> Result<bool, client::Error> {
+) -> Result<Brought, client::Error> {
     if let Some(status) = &wanted.status {
         let next = to_map(status);
         let patch = difference(written, &next);
@@ -113,10 +125,16 @@ async fn bring(
             let body = json!({"metadata": {"uid": uid}, "status": patch});
             match rest.patch::<Pod>(key, &Patch::Strategic(body), "status").await {
                 Ok(pod) => {
-                    *written = next;
                     *version = version_of(&pod);
+                    match &pod.status {
+                        Some(found) if judged_otherwise(found, status) => {
+                            *written = to_map(found);
+                            return Ok(Brought::NotAll);
+                        }
+                        _ => *written = next,
+                    }
                 }
-                Err(error) if is_gone(&error) => return Ok(false),
+                Err(error) if is_gone(&error) => return Ok(Brought::Gone),
                 Err(error) if error_kind(&error) == ErrorKind::Invalid => {
                     // Repeating it would not help, and the next status may be fine.
                     tracing::warn!(pod = %key, %error, "the status was refused");
@@ -129,12 +147,12 @@ async fn bring(
     if wanted.delete {
         let options = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::uid(uid) };
         return match rest.delete::<Pod>(key, &options).await {
-            Ok(_) => Ok(false),
-            Err(error) if is_gone(&error) => Ok(false),
+            Ok(_) => Ok(Brought::Gone),
+            Err(error) if is_gone(&error) => Ok(Brought::Gone),
             Err(error) => Err(error),
         };
     }
-    Ok(true)
+    Ok(Brought::All)
 }
 
 /// Versions of one server are numbers, and the later is the larger.
@@ -246,6 +264,42 @@ mod tests {
         assert!(judged_otherwise(&marked, &ready));
         assert!(judged_otherwise(&status(json!([])), &ready));
         assert!(!judged_otherwise(&gated, &ready), "what others add is theirs");
+    }
+
+    /// The node was marked between what the agent read and what it wrote: its write goes through, names other things,
+    /// and is the newest version of the pod.
+    #[tokio::test(start_paused = true)]
+    async fn a_foreign_judgement_just_before_a_write_is_corrected() {
+        let pod = |version: u64, status: Value| -> Value {
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "ns", "uid": "u", "resourceVersion": version.to_string()}, "status": status})
+        };
+        let conditions = |ready: &str| json!([{"type": "Ready", "status": ready}]);
+        let stored = Arc::new(parking_lot::Mutex::new(json!({"phase": "Running", "conditions": conditions("False")})));
+        let api = stored.clone();
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let stored = api.clone();
+            async move {
+                use http_body_util::BodyExt as _;
+                let bytes = request.into_body().collect().await.expect("a body").to_bytes();
+                let patch: Value = serde_json::from_slice(&bytes).expect("a patch");
+                let mut stored = stored.lock();
+                for (key, value) in patch["status"].as_object().expect("a status") {
+                    stored[key] = value.clone(); // One condition: replaced is merged.
+                }
+                let answer = pod(8, stored.clone()).to_string();
+                Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::from(answer.into_bytes())))
+            }
+        });
+        let read: Pod = serde_json::from_value(pod(6, json!({"phase": "Running", "conditions": conditions("True")}))).unwrap();
+        let mut told = read.status.clone().unwrap();
+        told.pod_ip = Some("10.0.0.1".into());
+        let writer = StatusWriter::start(Rest::new(client::in_process(service)), &read, CancellationToken::new());
+        writer.write(told.clone());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let marked: Pod = serde_json::from_value(pod(7, json!({"phase": "Running", "conditions": conditions("False")}))).unwrap();
+        writer.seen(&Arc::new(marked), Arc::new(told));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(*stored.lock(), json!({"phase": "Running", "podIP": "10.0.0.1", "conditions": conditions("True")}));
     }
 
     #[test]
