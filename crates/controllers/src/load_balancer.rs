@@ -76,12 +76,9 @@ impl LoadBalancers {
             let empty = Patch::Merge(json!({"status": {"loadBalancer": null}}));
             ignore_not_found(self.context.patch_status::<Service>(key, &empty).await)?;
         }
-        let mut wanted = service.clone();
-        wanted.metadata.resource_version = None;
-        wanted.metadata.finalizers.get_or_insert_default().retain(|held| held != FINALIZER);
-        let annotations = json!({ANNOUNCER: null});
+        let others: Vec<&String> = service.metadata.finalizers.iter().flatten().filter(|held| *held != FINALIZER).collect();
         let patch = json!({"metadata": {
-            "finalizers": wanted.metadata.finalizers, "annotations": annotations, "uid": service.metadata.uid,
+            "finalizers": others, "annotations": {ANNOUNCER: null}, "uid": service.metadata.uid,
         }});
         ignore_not_found(self.context.rest.patch::<Service>(key, &Patch::Merge(patch), "").await)?;
         self.recorder.event(&about, EventType::Normal, "DeletedLoadBalancer", "Deleted load balancer");

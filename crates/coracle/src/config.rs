@@ -60,6 +60,7 @@ const SETTINGS: &[Setting] = &[
     value("max-pods", "110", "Pods that this node takes at most"),
     value("network-backend", "vxlan", "How pods reach other nodes: vxlan, host-gw (plain routes, where all nodes share a wire) or none"),
     value("node-lease-duration", "40s", "The node's lease lasts so long, and is renewed after a quarter of it"),
+    value("max-container-restart-period", "5m", "The longest wait before a container that keeps ending is started again"),
     value("node-monitor-grace-period", "50s", "A node that is silent for so long is taken for dead"),
     value("cluster-signing-duration", "8760h", "How long certificates last that are signed upon request"),
     value("token", "", "The token by which this machine joins; on a server, the secret of all servers of one datastore"),
@@ -110,6 +111,7 @@ pub struct Config {
     /// The number of the cluster's VXLAN; follows from its CA.
     pub vxlan_id: u32,
     pub node_lease_duration: Duration,
+    pub max_container_restart_period: Duration,
     pub node_monitor_grace_period: Duration,
     pub cluster_signing_duration: Duration,
     pub token: String,
@@ -279,6 +281,7 @@ fn check(values: &BTreeMap<&str, Vec<String>>) -> Result<Config, String> {
         network_backend: parse("network-backend", one("network-backend"))?,
         vxlan_id: 1,
         node_lease_duration: positive("node-lease-duration", one("node-lease-duration"))?,
+        max_container_restart_period: restart_period(one("max-container-restart-period"))?,
         node_monitor_grace_period: positive("node-monitor-grace-period", one("node-monitor-grace-period"))?,
         cluster_signing_duration: positive("cluster-signing-duration", one("cluster-signing-duration"))?,
         token: one("token").to_string(),
@@ -336,6 +339,15 @@ fn positive(name: &str, text: &str) -> Result<Duration, String> {
         Ok(duration) if duration.is_zero() => Err(format!("--{name} {text:?}: must be more than 0")),
         parsed => parsed.map_err(|problem| format!("--{name} {text:?}: {problem}")),
     }
+}
+
+/// Within the bounds of the original's `crashLoopBackOff.maxContainerRestartPeriod`.
+fn restart_period(text: &str) -> Result<Duration, String> {
+    let period = positive("max-container-restart-period", text)?;
+    if (Duration::from_secs(1)..=kubelet::LONGEST_RESTART_WAIT).contains(&period) {
+        return Ok(period);
+    }
+    Err(format!("--max-container-restart-period {text:?}: must be between 1s and 300s"))
 }
 
 fn optional(name: &str, text: &str) -> Result<Option<IpAddr>, String> {
@@ -407,6 +419,7 @@ mod tests {
         check_error("load-balancer-pool: [x]", "--load-balancer-pool \"x\": expected an IPv4 CIDR");
         check_error("datastore-endpoint: x", "expected the URL of an etcd");
         check_error("network-backend: ipip", "expected vxlan, host-gw or none");
+        check_error("max-container-restart-period: 10m", "must be between 1s and 300s");
         check_error("node-lease-duration: soon", "expected a duration such as 90s");
         check_error("node-lease-duration: 0", "must be more than 0");
     }

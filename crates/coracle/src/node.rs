@@ -174,6 +174,7 @@ fn start_kubelet(
         cgroup_root: cgroup_root(instance),
         port: config.kubelet_port,
         node_lease_duration: config.node_lease_duration,
+        max_container_restart_period: config.max_container_restart_period,
         server: Some(control_plane.kubelet_server.clone()),
         node_changed,
         ..KubeletConfig::default()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use api::clock::Clock;
 use client::{EventRecorder, Informer, Rest};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use runtime::cri::{ImageService, RuntimeService};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ use crate::volume::Volumes;
 pub struct Agent {
     pub node_name: String,
     pub node_ips: Vec<String>,
+    pub longest_restart_wait: SignedDuration,
     /// `<data-dir>/agent/kubelet`: pods' directories are below.
     pub data_dir: PathBuf,
     /// As the original's /var/log/pods.

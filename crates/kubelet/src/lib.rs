@@ -40,6 +40,7 @@ use std::time::Duration;
 
 use api::clock::Clock;
 use client::{EventRecorder, Informer, Rest, Scope};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Service, Taint};
 use runtime::cri::{ImageService, RuntimeService};
 use tokio::sync::Notify;
@@ -60,6 +61,8 @@ use crate::volume::Volumes;
 pub const KUBERNETES_VERSION: &str = "v1.35.0";
 pub const DEFAULT_PORT: u16 = 10250;
 pub const DEFAULT_MAX_PODS: i64 = 110;
+/// What `max_container_restart_period` may be at most.
+pub const LONGEST_RESTART_WAIT: Duration = Duration::from_mins(5);
 pub const DEFAULT_NODE_LEASE_DURATION: Duration = Duration::from_secs(40);
 
 /// Settings of one node. `Default` fits a machine of its own.
@@ -92,6 +95,8 @@ pub struct KubeletConfig {
     pub port: u16,
     /// The node's lease is renewed after a quarter of it.
     pub node_lease_duration: Duration,
+    /// The longest wait before a container that keeps ending is started again.
+    pub max_container_restart_period: Duration,
     /// Without it the agent has no API of its own: no logs, exec and port forwarding.
     pub server: Option<ServerConfig>,
     /// Woken by whoever knows that something the Node tells of has changed, such as the network's readiness.
@@ -119,6 +124,7 @@ impl Default for KubeletConfig {
             system_reserved_memory_bytes: 0,
             port: DEFAULT_PORT,
             node_lease_duration: DEFAULT_NODE_LEASE_DURATION,
+            max_container_restart_period: LONGEST_RESTART_WAIT,
             server: None,
             node_changed: Arc::default(),
         }
@@ -213,6 +219,7 @@ impl Kubelet {
         Arc::new(Agent {
             node_name: config.node_name.clone(),
             node_ips: config.node_ips.iter().map(IpAddr::to_string).collect(),
+            longest_restart_wait: SignedDuration::try_from(config.max_container_restart_period).unwrap_or(SignedDuration::MAX),
             data_dir: config.data_dir.clone(),
             log_dir: config.log_dir.clone(),
             resolver: sandbox::Resolver {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use testbed::cluster::{Cluster, missing};
+use testbed::cluster::{Cluster, for_test};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -59,6 +59,19 @@ spec:
     image: busybox:1.35
     command: [sh, -c, "stat -Lc '%a %u %g' /token/token; cat /token/token"]
     volumeMounts: [{name: token, mountPath: /token}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: issuer}
+spec:
+  restartPolicy: Never
+  serviceAccountName: mount-test
+  volumes:
+  - name: token
+    projected: {sources: [{serviceAccountToken: {path: token, audience: oidc-discovery-test, expirationSeconds: 3600}}]}
+  containers:
+  - {name: meant, image: testserver, args: [issuer, /token/token, oidc-discovery-test], volumeMounts: [{name: token, mountPath: /token}]}
+  - {name: other, image: testserver, args: [issuer, /token/token, somebody-else], volumeMounts: [{name: token, mountPath: /token}]}
 "#;
 
 fn review(cluster: &Cluster, token: &str) -> Value {
@@ -87,12 +100,9 @@ fn holds(directory: &Path, text: &str) -> bool {
 // Conformance: [sig-auth] ServiceAccounts should mount an API token into pods
 // Conformance: [sig-auth] ServiceAccounts should mount projected service account token
 // Conformance: [sig-auth] ServiceAccounts should guarantee kube-root-ca.crt exist in any namespace
+// Conformance: [sig-auth] ServiceAccounts ServiceAccountIssuerDiscovery should support OIDC discovery of service account issuer
 #[test]
 fn accounts_in_pods_and_secrets_on_disk() {
-    if let Some(reason) = missing() {
-        eprintln!("skipped: {reason}");
-        return;
-    }
     let scratch = tempfile::tempdir().expect("a directory");
     let file = |name: &str, text: &str| {
         let path = scratch.path().join(name);
@@ -107,7 +117,7 @@ fn accounts_in_pods_and_secrets_on_disk() {
         "--audit-policy-file", &policy, "--audit-log-path", &log_path, "--encryption-provider-config", &encryption,
         "--token-auth-file", &tokens,
     ];
-    let mut cluster = Cluster::start_with(&flags).expect("the cluster starts");
+    let Some(mut cluster) = for_test(&flags) else { return };
 
     cluster.apply(PODS);
     let done = |phase: &str| phase == "Succeeded";
@@ -124,6 +134,11 @@ fn accounts_in_pods_and_secrets_on_disk() {
     assert_eq!(mode, "640 0 10000");
     let status = review(&cluster, token);
     assert_eq!((&status["user"]["username"], &status["authenticated"]), (&user.into(), &true.into()));
+
+    // A pod that knows its token alone finds out by itself whether it holds, and for whom.
+    cluster.eventually("get pod issuer -o jsonpath={.status.phase}", SOON, done);
+    assert_eq!(cluster.kubectl("logs issuer -c meant").trim(), user);
+    assert_eq!(cluster.kubectl("logs issuer -c other").trim(), "refused: it is meant for others");
 
     // The authority's certificate comes back, whatever is done to it.
     cluster.kubectl("create namespace elsewhere");

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
 use serde_json::json;
-use testbed::cluster::{Cluster, missing};
+use testbed::cluster::for_test;
 
 /// Kills in a run; `CORACLE_KILLS` asks for more.
 const KILLS: usize = 8;
@@ -15,12 +15,8 @@ const WRITERS: usize = 8;
 
 #[test]
 fn killed_servers_lose_no_acknowledged_write() {
-    if let Some(reason) = missing() {
-        eprintln!("skipped: {reason}");
-        return;
-    }
     let kills = std::env::var("CORACLE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
-    let mut cluster = Cluster::start_with(&["--disable-agent"]).expect("starts");
+    let Some(mut cluster) = for_test(&["--disable-agent"]) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let mut acknowledged = BTreeSet::new();
     for round in 0..kills {

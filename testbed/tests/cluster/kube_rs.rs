@@ -15,7 +15,7 @@ use kube_runtime::reflector::{self, ObjectRef};
 use kube_runtime::wait::{await_condition, conditions};
 use kube_runtime::{WatchStreamExt, watcher};
 use serde_json::{Value, json};
-use testbed::cluster::{Cluster, missing};
+use testbed::cluster::for_test;
 use testbed::session::waiting;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -30,11 +30,7 @@ async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
 }
 
 fn with_cluster<F: Future<Output = ()>>(suite: impl FnOnce(Client) -> F, flags: &[&str]) {
-    if let Some(reason) = missing() {
-        eprintln!("skipped: {reason}");
-        return;
-    }
-    let cluster = Cluster::start_with(flags).expect("the cluster starts");
+    let Some(cluster) = for_test(flags) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let config = kube::config::Kubeconfig::read_from(cluster.kubeconfig()).expect("reads");

@@ -19,6 +19,7 @@ mod network_conformance;
 mod node_conformance;
 mod one_machine;
 mod ours;
+mod pod_conformance;
 mod pods;
 mod services;
 mod storage;

@@ -101,7 +101,7 @@ pub fn start(
     let handle = PodHandle { wanted, inbox: inbox.clone(), view: view.clone() };
     let cancel = agent.cancel.child_token();
     let now = agent.clock.now();
-    let host = Host { ips: agent.node_ips.clone() };
+    let host = Host { ips: agent.node_ips.clone(), longest_restart_wait: agent.longest_restart_wait };
     let machine = PodMachine::new(pod.clone(), host, observed, now);
     let context = Arc::new(PodContext {
         inbox,

@@ -354,7 +354,8 @@ impl PodMachine {
             return;
         }
         if let Some(exit) = &container.exit {
-            container.crash = Some(Backoff::next(container.crash.take(), exit.finished_at.unwrap_or(now), now));
+            let longest = self.host.longest_restart_wait;
+            container.crash = Some(Backoff::next(container.crash.take(), longest, exit.finished_at.unwrap_or(now), now));
         }
         container.retry_at = None;
         self.starting = Some((index, Step::Image));
@@ -553,7 +554,7 @@ impl Container {
     pub(super) fn restart_at(&self) -> Option<Timestamp> {
         let (Some(exit), Some(crash), Run::Idle) = (&self.exit, &self.crash, &self.run) else { return None };
         let finished = exit.finished_at?;
-        (finished.duration_since(crash.updated) <= BACKOFF_FORGOTTEN).then(|| finished + crash.delay)
+        (finished.duration_since(crash.updated) <= crash.longest * 2).then(|| finished + crash.delay)
     }
 
     fn image_failed(&mut self, reason: String, message: String, now: Timestamp) {
@@ -563,7 +564,7 @@ impl Container {
             return;
         }
         let delay = match &self.pull {
-            Some(pull) if now.duration_since(pull.until) <= BACKOFF_FORGOTTEN => (pull.delay * 2).min(BACKOFF_LONGEST),
+            Some(pull) if now.duration_since(pull.until) <= PULL_FORGOTTEN => (pull.delay * 2).min(PULL_LONGEST),
             _ => BACKOFF_FIRST,
         };
         self.waiting = Some((reason, message.clone()));
@@ -572,14 +573,12 @@ impl Container {
 }
 
 impl Backoff {
-    fn next(previous: Option<Backoff>, exited: Timestamp, now: Timestamp) -> Backoff {
+    fn next(previous: Option<Backoff>, longest: SignedDuration, exited: Timestamp, now: Timestamp) -> Backoff {
         let delay = match previous {
-            Some(previous) if exited.duration_since(previous.updated) <= BACKOFF_FORGOTTEN => {
-                (previous.delay * 2).min(BACKOFF_LONGEST)
-            }
+            Some(previous) if exited.duration_since(previous.updated) <= longest * 2 => previous.delay * 2,
             _ => BACKOFF_FIRST,
         };
-        Backoff { delay, updated: now }
+        Backoff { delay: delay.min(longest), longest, updated: now }
     }
 }
 

@@ -40,10 +40,12 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus, Probe, ResourceRequirements};
 use super::spec::{self, Role};
 pub use recovery::{Observed, ObservedContainer, ObservedSandbox, ObservedState};
 
-/// Container restarts: the first at once, then after 10 s, doubling; forgotten after twice the longest wait.
+/// Container restarts: the first at once, then after 10 s, doubling up to the node's longest wait; forgotten after
+/// twice that.
 const BACKOFF_FIRST: SignedDuration = SignedDuration::from_secs(10);
-const BACKOFF_LONGEST: SignedDuration = SignedDuration::from_secs(300);
-const BACKOFF_FORGOTTEN: SignedDuration = SignedDuration::from_secs(600);
+/// Pulls that fail are tried again by the same rule, at the latest after so long.
+const PULL_LONGEST: SignedDuration = SignedDuration::from_secs(300);
+const PULL_FORGOTTEN: SignedDuration = SignedDuration::from_secs(600);
 /// How long a failed pull shows as `ErrImagePull` before it shows as `ImagePullBackOff`.
 const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
 /// Retries of volumes, sandboxes and configuration errors, doubling from the first to the longest.
@@ -218,6 +220,7 @@ enum Run {
 #[derive(Clone, Debug)]
 struct Backoff {
     delay: SignedDuration,
+    longest: SignedDuration,
     updated: Timestamp,
 }
 
@@ -271,10 +274,12 @@ enum Step {
     PostStart,
 }
 
-/// What the status says about the node.
-#[derive(Clone, Debug, Default)]
+/// What a pod has from its node.
+#[derive(Clone, Debug)]
 pub struct Host {
     pub ips: Vec<String>,
+    /// `maxContainerRestartPeriod`: the longest wait before a container that keeps ending is started again.
+    pub longest_restart_wait: SignedDuration,
 }
 
 pub struct PodMachine {

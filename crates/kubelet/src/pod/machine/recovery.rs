@@ -127,8 +127,9 @@ impl PodMachine {
             && let Some(finished) = exit.finished_at
         {
             let doublings = (attempt - 1).min(5);
-            let delay = (BACKOFF_FIRST * 2_i32.pow(doublings)).min(BACKOFF_LONGEST);
-            container.crash = Some(Backoff { delay, updated: finished });
+            let longest = self.host.longest_restart_wait;
+            let delay = (BACKOFF_FIRST * 2_i32.pow(doublings)).min(longest);
+            container.crash = Some(Backoff { delay, longest, updated: finished });
         }
     }
 

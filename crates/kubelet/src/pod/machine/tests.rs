@@ -21,7 +21,7 @@ impl Life {
 
     fn found(pod: Pod, observed: Observed) -> Life {
         let now = "2026-11-21T10:00:00Z".parse().expect("a time");
-        let host = Host { ips: vec!["192.0.2.1".to_owned()] };
+        let host = Host { ips: vec!["192.0.2.1".to_owned()], longest_restart_wait: SignedDuration::from_mins(5) };
         Life { machine: PodMachine::new(Arc::new(pod), host, observed, now), now, runs: 0 }
     }
 
@@ -241,6 +241,26 @@ fn crash_loop_back_off() {
     life.step("started a", "remove a2; [Running a=run+x3]");
     life.step("tick 700", ""); // Long enough to be forgiven.
     life.step("exit a 1", "unprobe a 3; image a; [Running a=Error:1x3]");
+}
+
+#[test]
+fn a_node_may_shorten_the_wait_between_restarts() {
+    let mut life = Life::prepared(json!({"containers": [{"name": "a"}]}));
+    life.machine.host.longest_restart_wait = SignedDuration::from_secs(2);
+    life.step("sandbox ok", "image a; [Pending a=ContainerCreating]");
+    life.step("image a", "start a/0");
+    life.step("started a", "[Running a=run+]");
+    life.step("exit a 1", "unprobe a 3; image a; [Running a=Error:1]");
+    life.step("image a", "start a/1");
+    life.step("started a", "[Running a=run+x1]");
+    for run in 1..5 {
+        let back_off = "BackOff(Back-off restarting failed container a in pod web_default(u))";
+        life.step("exit a 1", &format!("unprobe a 3; {back_off}; [Running a=CrashLoopBackOffx{run}]"));
+        life.step("tick 1", "");
+        life.step("tick 1", "image a");
+        life.step("image a", &format!("start a/{}", run + 1));
+        life.step("started a", &format!("remove a{run}; [Running a=run+x{}]", run + 1));
+    }
 }
 
 #[test]
