@@ -24,8 +24,8 @@ const BY_PORT: &str = "host-ports";
 const BY_ADDRESS: &str = "host-ports-of-address";
 const UDP: u8 = 17;
 const SELF: &str = "host-port-pods";
-/// Before the Services' rules: a port that a pod claims on its host is the pod's.
-const PRIORITY: i32 = priority::DESTINATION_NAT - 5;
+/// After the Services' rules, as with the original's: what they have translated need not look here.
+const PRIORITY: i32 = priority::DESTINATION_NAT + 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostPort {

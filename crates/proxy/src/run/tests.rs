@@ -601,3 +601,44 @@ fn many_services() {
         }
     });
 }
+
+/// Prints times, direct and through a Service by turns, so that noise meets both.
+#[test]
+#[ignore = "a measurement"]
+fn connections() {
+    on_machine(|| {
+        let mut node = TestNode::new();
+        let ((_here, here), (client, _)) = (node.server("here"), node.pod("client"));
+        // A pod of another node, behind a route.
+        let there: IpAddr = [10, 42, 1, 2].into();
+        let run = |arguments: &str| assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success());
+        run("route add 10.42.1.0/24 via 192.0.2.2");
+        node.outside.run(|| run("address add 10.42.1.2/32 dev lo"));
+        node.outside.serve(8080, "there");
+        for (whither, endpoint) in [("on this node", here), ("on another node", there)] {
+            node.set(json!({}), json!({}), ready(&[endpoint]));
+            let addresses = [SocketAddr::new(endpoint, 8080), SocketAddr::new(VIP, 80)];
+            for (whence, measured) in [("a pod", client.run(|| measure(addresses))), ("the host", measure(addresses))] {
+                let [direct, through] = measured;
+                let more = (through / direct - 1.0) * 100.0;
+                eprintln!("from {whence} to a pod {whither}: direct {direct:.1} us, through a Service {through:.1} us, {more:+.1} %");
+            }
+        }
+    });
+}
+
+/// Medians in microseconds.
+fn measure(addresses: [SocketAddr; 2]) -> [f64; 2] {
+    let mut taken = [Vec::new(), Vec::new()];
+    for _ in 0..3_000 {
+        for (address, taken) in addresses.iter().zip(&mut taken) {
+            let start = Instant::now();
+            drop(TcpStream::connect(address).unwrap());
+            taken.push(start.elapsed().as_secs_f64() * 1e6);
+        }
+    }
+    taken.map(|mut taken| {
+        taken.sort_by(f64::total_cmp);
+        taken[taken.len() / 2]
+    })
+}
