@@ -20,9 +20,11 @@ const REVISION_ROOM: usize = 48;
 pub struct Entry {
     /// `<namespace>/<name>`, or the name of a cluster-scoped object.
     pub key: Box<str>,
-    namespace_len: u32,
+    namespace_len: u16,
     /// Where metadata's first field starts.
-    splice: u32,
+    splice: u16,
+    /// Just after metadata's closing brace.
+    metadata_end: u32,
     pub revision: Revision,
     bytes: Bytes,
     labels: Box<[(Box<str>, Box<str>)]>,
@@ -111,7 +113,9 @@ impl Entry {
             encode(kind, &serde_json::from_slice(&bytes).ok().filter(Value::is_object)?)
         };
         let splice = prefix.len();
-        let head = MetadataHead::deserialize(&mut serde_json::Deserializer::from_slice(&bytes[splice - 1..])).ok()?;
+        let mut metadata = serde_json::Deserializer::from_slice(&bytes[splice - 1..]).into_iter::<MetadataHead>();
+        let head = metadata.next()?.ok()?;
+        let metadata_end = splice - 1 + metadata.byte_offset();
         let labels = head.labels.map(|labels| labels.0).unwrap_or_default();
         let fields = if kind.selectable_fields.is_empty() {
             Box::default()
@@ -122,8 +126,9 @@ impl Entry {
         let labels = labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
         Some(Entry {
             key: key.into(),
-            namespace_len: if kind.namespaced { key.find('/')? as u32 } else { 0 },
-            splice: splice as u32,
+            namespace_len: if kind.namespaced { key.find('/')?.try_into().ok()? } else { 0 },
+            splice: splice.try_into().ok()?,
+            metadata_end: metadata_end.try_into().ok()?,
             revision,
             labels,
             fields,
@@ -169,6 +174,12 @@ impl Entry {
         out.extend_from_slice(b"{\"metadata\":{");
         write_revision(out, self.revision);
         out.extend_from_slice(&self.bytes[self.splice as usize..]);
+    }
+
+    /// The fields of metadata and its closing brace.
+    pub fn write_metadata(&self, out: &mut BytesMut, revision: Revision) {
+        write_revision(out, revision);
+        out.extend_from_slice(&self.bytes[self.splice as usize..self.metadata_end as usize]);
     }
 
     /// The object as a tree, with its revision.

@@ -4,6 +4,8 @@
 //! store; all shelves together are never behind `applied()`. Deliberately absent: eviction. What is stored is cached.
 
 mod entry;
+mod frames;
+mod rounds;
 mod shelf;
 mod watch;
 
@@ -22,7 +24,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use entry::{Entry, Filter, api_version, encode, set_revision, spliced};
-pub use shelf::{CacheEvent, Change, EventType, Selected, Shelf, TooOld, json_frame};
+pub use frames::Shape;
+pub use shelf::{CacheEvent, Change, EventType, Selected, Shelf, TooOld};
 pub use watch::{Start, Watch, WatchItem};
 
 use crate::error::RequestError;

@@ -16,6 +16,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::entry::{Entry, Filter, prefix};
+use super::frames::Shape;
+use super::rounds::{Member, Rounds};
 use crate::kinds::Kind;
 
 /// Bounds on the ring.
@@ -23,6 +25,10 @@ const RING_EVENTS_MAX: usize = 16_384;
 const RING_BYTES_MAX: usize = 32 << 20;
 /// The newest events, whose encoded frames are kept for the watchers that follow.
 const RING_FRAMES: usize = 512;
+/// Events taken from the ring at a time.
+pub const BATCH_MAX: usize = 128;
+/// What a crowd is sent together: about this much.
+const PIECE_BYTES: usize = 128 << 10;
 /// Kept at least, whatever their size and age.
 const RING_EVENTS_MIN: usize = 256;
 /// Older ones are of use to nobody: watchers that far behind list again.
@@ -43,6 +49,7 @@ pub struct Shelf {
     changed: watch::Sender<Revision>,
     /// For many: wakes in the order of asking, which `changed` does not, and a simulated run must be repeatable.
     woken: Arc<Notify>,
+    rounds: Rounds,
 }
 
 struct State {
@@ -64,7 +71,7 @@ pub struct CacheEvent {
     pub new: Option<Arc<Entry>>,
     pub old: Option<Arc<Entry>>,
     /// Made by the first watcher who needs one, for all of them.
-    frames: RwLock<[Option<Bytes>; 3]>,
+    frames: RwLock<Vec<(Shape, EventType, Bytes)>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,9 +108,10 @@ impl CacheEvent {
         }
     }
 
-    /// The JSON watch frame, encoded once for all watchers.
-    pub fn json_frame(&self, event_type: EventType) -> Bytes {
-        if let Some(frame) = &self.frames.read()[event_type as usize] {
+    /// The watch frame, encoded once for all watchers. `kind` is the stored one.
+    pub fn frame(&self, shape: Shape, kind: &Kind, event_type: EventType) -> Bytes {
+        let is_it = |made: &&(Shape, EventType, Bytes)| (made.0, made.1) == (shape, event_type);
+        if let Some((.., frame)) = self.frames.read().iter().find(is_it) {
             return frame.clone();
         }
         let entry = match event_type {
@@ -112,28 +120,22 @@ impl CacheEvent {
         };
         let Some(entry) = entry else { return Bytes::new() };
         let mut frames = self.frames.write();
-        frames[event_type as usize].get_or_insert_with(|| json_frame(event_type, entry, self.revision)).clone()
+        if let Some((.., frame)) = frames.iter().find(is_it) {
+            return frame.clone();
+        }
+        let frame = shape.watch_frame(kind, event_type, entry, self.revision);
+        frames.push((shape, event_type, frame.clone()));
+        frame
     }
 
     /// Whoever comes so late makes it again.
     fn forget_frames(&self) {
-        *self.frames.write() = Default::default();
+        *self.frames.write() = Vec::new();
     }
 
     fn len(&self) -> usize {
         self.new.as_ref().or(self.old.as_ref()).map_or(0, |entry| entry.served_len())
     }
-}
-
-/// `{"type":"ADDED","object":{...}}` and a line end.
-pub fn json_frame(event_type: EventType, entry: &Entry, revision: Revision) -> Bytes {
-    let mut out = BytesMut::with_capacity(entry.served_len() + 48);
-    out.extend_from_slice(b"{\"type\":\"");
-    out.extend_from_slice(event_type.name().as_bytes());
-    out.extend_from_slice(b"\",\"object\":");
-    entry.write_served(&mut out, revision);
-    out.extend_from_slice(b"}\n");
-    out.freeze()
 }
 
 /// A page of a shelf.
@@ -170,6 +172,7 @@ impl Shelf {
             }),
             changed: watch::Sender::new(0),
             woken: Arc::default(),
+            rounds: Rounds::default(),
         }
     }
 
@@ -301,10 +304,16 @@ impl Shelf {
         Selected { entries, revision, changed, more: false, remaining: None }
     }
 
-    /// Events after `cursor`, at most `max`, that the filter lets through, and the revision read up to.
-    pub fn events_after(
+    /// Events after `cursor`, at most `max`, and the revision read up to.
+    pub fn events_after(&self, cursor: Revision, max: usize) -> Result<(Vec<Arc<CacheEvent>>, Revision), TooOld> {
+        self.events_between(cursor, Revision::MAX, max)
+    }
+
+    /// The same, and none after `upto`.
+    pub fn events_between(
         &self,
         cursor: Revision,
+        upto: Revision,
         max: usize,
     ) -> Result<(Vec<Arc<CacheEvent>>, Revision), TooOld> {
         let state = self.state.read();
@@ -312,18 +321,61 @@ impl Shelf {
             return Err(TooOld { oldest: state.ring_floor });
         }
         let start = state.ring.partition_point(|event| event.revision <= cursor);
-        let mut end = (start + max).min(state.ring.len());
+        let last = match upto >= state.revision {
+            true => state.ring.len(),
+            false => state.ring.partition_point(|event| event.revision <= upto),
+        };
+        let mut end = (start + max).min(last);
         // Whole revisions only: the cursor must not stop inside one.
-        while end > start && end < state.ring.len() && state.ring[end].revision == state.ring[end - 1].revision {
+        while end > start && end < last && state.ring[end].revision == state.ring[end - 1].revision {
             end += 1;
         }
-        let events: Vec<_> = state.ring.range(start..end).cloned().collect();
+        let events: Vec<_> = state.ring.range(start..end.max(start)).cloned().collect();
         let reached = match events.last() {
-            _ if end == state.ring.len() => state.revision.max(cursor),
+            _ if end == last => state.revision.min(upto).max(cursor),
             Some(last) => last.revision,
             None => cursor,
         };
         Ok((events, reached))
+    }
+
+    pub fn join(&self) -> Member {
+        self.rounds.join()
+    }
+
+    /// Up to where a watcher may read now.
+    pub fn readable(&self) -> Revision {
+        self.rounds.mark(self.revision()).unwrap_or(Revision::MAX)
+    }
+
+    /// When more may be read, where more has happened after `cursor`.
+    pub fn next_round(&self, cursor: Revision) -> Option<Instant> {
+        if self.revision() > cursor { self.rounds.next() } else { None }
+    }
+
+    /// What happened after `cursor`, up to a mark, as all of a crowd read it who watch the same without selectors.
+    pub fn piece(
+        &self,
+        (cursor, upto): (Revision, Revision),
+        shape: Shape,
+        filter: &Filter,
+    ) -> Result<(Bytes, Revision), TooOld> {
+        self.rounds.piece((cursor, upto), shape, &filter.namespace, || {
+            let (events, mut reached) = self.events_between(cursor, upto, BATCH_MAX)?;
+            let mut bytes = BytesMut::new();
+            let mut last = cursor;
+            for event in events {
+                if bytes.len() >= PIECE_BYTES && event.revision > last {
+                    reached = last;
+                    break;
+                }
+                last = event.revision;
+                if let Some((event_type, _)) = event.seen_through(filter) {
+                    bytes.extend_from_slice(&event.frame(shape, self.kind, event_type));
+                }
+            }
+            Ok((bytes.freeze(), reached))
+        })
     }
 
     fn tell(&self, newest: Revision) {

@@ -6,27 +6,27 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use store::Revision;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::entry::{Entry, Filter};
-use super::shelf::{CacheEvent, EventType, Shelf, TooOld};
+use super::frames::Shape;
+use super::rounds::Member;
+use super::shelf::{BATCH_MAX, CacheEvent, EventType, Shelf, TooOld};
 use super::Cache;
 
 /// Between bookmarks.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
-/// From so many watchers of a kind on, what happens within this time goes out together.
-const CROWD: usize = 200;
-const GATHER: Duration = Duration::from_millis(5);
-/// Events taken from the ring at a time.
-const BATCH_MAX: usize = 128;
 
 pub enum WatchItem {
     /// An object that was there at the start.
     Initial(Arc<Entry>),
     Event { event_type: EventType, event: Arc<CacheEvent> },
+    /// Several events as frames, the same for many watchers.
+    Frames(Bytes),
     /// `initial_end`: the mark after the initial events.
     Bookmark { revision: Revision, initial_end: bool },
     /// Events were lost; the client must list again.
@@ -48,6 +48,9 @@ pub struct Watch {
     /// The server ends.
     cancel: CancellationToken,
     ended: bool,
+    /// How frames are asked for, where others may want the same.
+    shared: Option<Shape>,
+    _member: Member,
 }
 
 /// Where a watch starts.
@@ -77,6 +80,8 @@ impl Watch {
             }
         };
         Watch {
+            _member: shelf.join(),
+            shared: None,
             cache,
             shelf,
             filter,
@@ -91,6 +96,11 @@ impl Watch {
             cancel,
             ended: false,
         }
+    }
+
+    /// Asks for frames in this shape wherever many read the same.
+    pub fn share(&mut self, shape: Shape) {
+        self.shared = Some(shape).filter(|_| !self.filter.is_selective());
     }
 
     /// What is there without waiting.
@@ -108,21 +118,30 @@ impl Watch {
             if let Some((event_type, event)) = self.ready.pop_front() {
                 return Some(WatchItem::Event { event_type, event });
             }
-            let before = self.cursor;
-            match self.shelf.events_after(before, BATCH_MAX) {
+            let (before, upto) = (self.cursor, self.shelf.readable());
+            if upto <= before {
+                return None;
+            }
+            let read = match self.shared.filter(|_| upto < Revision::MAX) {
+                None => self.shelf.events_between(before, upto, BATCH_MAX).map(|(events, reached)| {
+                    let seen = |event: Arc<CacheEvent>| Some((event.seen_through(&self.filter)?.0, event));
+                    self.ready.extend(events.into_iter().filter_map(seen));
+                    (Bytes::new(), reached)
+                }),
+                Some(shape) => self.shelf.piece((before, upto), shape, &self.filter),
+            };
+            match read {
                 Err(TooOld { oldest }) => {
                     self.ended = true;
                     return Some(WatchItem::TooOld { asked: before, oldest });
                 }
-                Ok((events, reached)) => {
+                Ok((frames, reached)) => {
                     self.cursor = reached;
-                    if events.is_empty() {
-                        return None;
+                    if !frames.is_empty() {
+                        return Some(WatchItem::Frames(frames));
                     }
-                    for event in events {
-                        if let Some((event_type, _)) = event.seen_through(&self.filter) {
-                            self.ready.push_back((event_type, event));
-                        }
+                    if reached == before {
+                        return None;
                     }
                 }
             }
@@ -145,14 +164,17 @@ impl Watch {
             if let Some(item) = self.try_next() {
                 return Some(item);
             }
+            // A write to each of a thousand connections for every single event would cost more than all else.
+            let round = self.shelf.next_round(self.cursor);
+            let more = async {
+                match round {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => changed.await,
+                }
+            };
             tokio::select! {
                 biased;
-                () = changed => {
-                    if Arc::strong_count(&self.changed) > CROWD {
-                        // A write to each of a thousand connections for every single event would cost more than all else.
-                        tokio::time::sleep(GATHER).await;
-                    }
-                }
+                () = more => {}
                 () = self.cancel.cancelled() => {
                     self.ended = true;
                     return None;

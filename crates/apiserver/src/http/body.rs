@@ -1,6 +1,7 @@
 //! Bodies of answers.
 //!
-//! Invariant: a list is copied out in pieces of bounded size; memory does not grow with its length.
+//! Invariant: a list is copied out in pieces of bounded size. As JSON it is made while it is read, so that memory does
+//! not grow with its length; protobuf tells lengths before content, so there it is made first.
 
 use std::any::Any;
 use std::io::Write;
@@ -13,7 +14,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::cache::Entry;
+use crate::cache::{Entry, Shape};
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -90,18 +91,30 @@ impl HttpBody for Body {
 
 /// A list of stored objects, copied out as it is read.
 pub struct ListBody {
-    head: Bytes,
-    entries: std::vec::IntoIter<Arc<Entry>>,
-    started: bool,
+    source: Source,
     done: bool,
     gzip: Option<GzEncoder<Vec<u8>>>,
 }
 
+enum Source {
+    Json { head: Bytes, entries: std::vec::IntoIter<Arc<Entry>>, shape: Shape, started: bool },
+    Pieces(std::vec::IntoIter<Bytes>),
+}
+
 impl ListBody {
-    /// `head` ends with `"items":[`.
-    pub fn new(head: Bytes, entries: Vec<Arc<Entry>>, gzip: bool) -> ListBody {
+    /// JSON. `head` ends with `"items":[`.
+    pub fn new(head: Bytes, entries: Vec<Arc<Entry>>, shape: Shape, gzip: bool) -> ListBody {
+        Self::of(Source::Json { head, entries: entries.into_iter(), shape, started: false }, gzip)
+    }
+
+    /// What has been made already.
+    pub fn of_pieces(pieces: Vec<Bytes>, gzip: bool) -> ListBody {
+        Self::of(Source::Pieces(pieces.into_iter()), gzip)
+    }
+
+    fn of(source: Source, gzip: bool) -> ListBody {
         let gzip = gzip.then(|| GzEncoder::new(Vec::new(), Compression::fast()));
-        ListBody { head, entries: entries.into_iter(), started: false, done: false, gzip }
+        ListBody { source, done: false, gzip }
     }
 
     /// Whether its bytes are gzip's.
@@ -126,34 +139,43 @@ impl ListBody {
     }
 
     fn plain_chunk(&mut self) -> Bytes {
-        let mut out = BytesMut::with_capacity(self.capacity());
-        let mut first = !self.started;
-        if !std::mem::replace(&mut self.started, true) {
-            out.extend_from_slice(&self.head);
-        }
-        while out.len() < CHUNK_BYTES {
-            let Some(entry) = self.entries.next() else {
-                out.put_slice(b"]}\n");
-                self.done = true;
-                break;
-            };
-            if !std::mem::take(&mut first) {
-                out.put_u8(b',');
+        match &mut self.source {
+            Source::Pieces(pieces) => {
+                let piece = pieces.next().unwrap_or_default();
+                self.done = pieces.as_slice().is_empty();
+                piece
             }
-            entry.write_item(&mut out);
+            Source::Json { head, entries, shape, started } => {
+                let mut out = BytesMut::with_capacity(capacity(head, entries.as_slice()));
+                let mut first = !*started;
+                if !std::mem::replace(started, true) {
+                    out.extend_from_slice(head);
+                }
+                while out.len() < CHUNK_BYTES {
+                    let Some(entry) = entries.next() else {
+                        out.put_slice(b"]}\n");
+                        self.done = true;
+                        break;
+                    };
+                    if !std::mem::take(&mut first) {
+                        out.put_u8(b',');
+                    }
+                    shape.write_item(&mut out, &entry);
+                }
+                out.freeze()
+            }
         }
-        out.freeze()
     }
+}
 
-    /// Room for one piece, so that it need not grow.
-    fn capacity(&self) -> usize {
-        let mut bytes = self.head.len() + 8;
-        for entry in self.entries.as_slice() {
-            bytes += entry.served_len();
-            if bytes >= CHUNK_BYTES {
-                break;
-            }
+/// Room for one piece, so that it need not grow.
+fn capacity(head: &[u8], entries: &[Arc<Entry>]) -> usize {
+    let mut bytes = head.len() + 8;
+    for entry in entries {
+        bytes += entry.served_len();
+        if bytes >= CHUNK_BYTES {
+            break;
         }
-        bytes
     }
+    bytes
 }

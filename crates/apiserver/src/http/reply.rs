@@ -19,7 +19,7 @@ use store::Revision;
 
 use super::body::{Body, BoxError, ListBody};
 use super::negotiate::{Media, Output, View, not_acceptable};
-use crate::cache::{Entry, EventType, Watch, WatchItem, api_version, json_frame, set_revision};
+use crate::cache::{Entry, EventType, Shape, Watch, WatchItem, api_version, set_revision};
 use crate::error::RequestError;
 use crate::kinds::Kind;
 use crate::views::{self, Include};
@@ -84,6 +84,9 @@ fn status_content(status: Value) -> Content {
     }
 }
 
+/// Whole objects, as client-go asks for them.
+const PROTOBUF: Output = Output { media: Media::Protobuf, view: View::Whole, pretty: false };
+
 /// How an answer is to be made.
 #[derive(Clone, Default)]
 pub struct Form {
@@ -140,6 +143,11 @@ fn render(reply: Reply, form: &Form) -> Result<Response<Body>, RequestError> {
             let mut bytes = BytesMut::from(json); // In place: the bytes were made for this answer.
             bytes.extend_from_slice(b"\n");
             Ok(with_body(code, "application/json", bytes.freeze(), form))
+        }
+        Content::Object { kind, definition, json } if output == PROTOBUF && definition == kind.definition => {
+            let text = String::from_utf8_lossy(&json);
+            let bytes = api::protobuf::encode_text(&api_version(kind), kind.kind, &text, find(definition)?);
+            Ok(with_body(code, output.media.content_type(), bytes.into(), form))
         }
         Content::Object { kind, definition, json } => {
             let value = serde_json::from_slice(&json).map_err(RequestError::internal)?;
@@ -215,6 +223,9 @@ pub fn served_value(kind: &Kind, entry: &Entry, revision: Revision) -> Value {
 fn render_list(code: StatusCode, list: List, form: &Form) -> Result<Response<Body>, RequestError> {
     let kind = list.kind;
     let metadata = list_metadata(&list);
+    if let Some(shape) = shape(kind, form.output) {
+        return Ok(render_list_from_bytes(code, list, metadata, shape, form));
+    }
     let values = || list.entries.iter().map(|entry| served_value(kind, entry, entry.revision));
     let list_kind = format!("{}List", kind.kind);
     let (value, definition) = match form.output.view {
@@ -223,20 +234,6 @@ fn render_list(code: StatusCode, list: List, form: &Form) -> Result<Response<Bod
             views::partial_list(values(), metadata),
             "io.k8s.apimachinery.pkg.apis.meta.v1.PartialObjectMetadataList".to_owned(),
         ),
-        View::Whole if form.output == Output::default() && kind.conversion.is_none() => {
-            let head = format!(
-                "{{\"kind\":\"{list_kind}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
-                api_version(kind)
-            );
-            let gzip = form.gzip
-                && list.entries.iter().map(|entry| entry.served_len()).sum::<usize>() > GZIP_FROM_BYTES;
-            let body = Body::List(Box::new(ListBody::new(head.into(), list.entries, gzip)));
-            let mut response = start(code, "application/json", body);
-            if gzip {
-                mark_gzip(&mut response);
-            }
-            return Ok(response);
-        }
         View::Whole => {
             let items: Vec<Value> = values()
                 .map(|mut item| {
@@ -256,15 +253,50 @@ fn render_list(code: StatusCode, list: List, form: &Form) -> Result<Response<Bod
     Ok(with_body(code, form.output.media.content_type(), bytes, form))
 }
 
-fn render_watch(watch: Watch, kind: &'static Kind, form: &Form) -> Result<Response<Body>, RequestError> {
+/// How objects are written from their bytes; None: they must become trees.
+fn shape(kind: &Kind, output: Output) -> Option<Shape> {
+    let protobuf = match output.media {
+        Media::Json if !output.pretty => false,
+        Media::Protobuf => true,
+        _ => return None,
+    };
+    (output.view != View::Table && kind.conversion.is_none())
+        .then_some(Shape { protobuf, partial: output.view == View::Partial })
+}
+
+fn render_list_from_bytes(code: StatusCode, list: List, metadata: Value, shape: Shape, form: &Form) -> Response<Body> {
+    let kind = list.kind;
+    let gzip = form.gzip && list.entries.iter().map(|entry| entry.served_len()).sum::<usize>() > GZIP_FROM_BYTES;
+    let body = if shape.protobuf {
+        let entries = list.entries.iter().map(|entry| &**entry);
+        ListBody::of_pieces(shape.list_message(kind, entries, &metadata), gzip)
+    } else {
+        let (version, list_kind) = shape.list_type(kind);
+        let head = format!("{{\"kind\":\"{list_kind}\",\"apiVersion\":\"{version}\",\"metadata\":{metadata},\"items\":[");
+        ListBody::new(head.into(), list.entries, shape, gzip)
+    };
+    let mut response = start(code, form.output.media.content_type(), Body::List(Box::new(body)));
+    if gzip {
+        mark_gzip(&mut response);
+    }
+    response
+}
+
+fn render_watch(mut watch: Watch, kind: &'static Kind, form: &Form) -> Result<Response<Body>, RequestError> {
     let content_type = match form.output.media {
         Media::Json => "application/json",
         Media::Protobuf if form.output.view != View::Table => "application/vnd.kubernetes.protobuf;stream=watch",
         _ => return Err(not_acceptable()),
     };
+    let output = Output { pretty: false, ..form.output };
+    let shape = shape(kind, output);
+    if let Some(shape) = shape {
+        watch.share(shape);
+    }
     let encoder = FrameEncoder {
         kind,
-        output: Output { pretty: false, ..form.output },
+        output,
+        shape,
         include: form.include,
         now: form.now,
         columns_told: false,
@@ -273,17 +305,16 @@ fn render_watch(watch: Watch, kind: &'static Kind, form: &Form) -> Result<Respon
         let (mut watch, mut encoder) = state?;
         let first = watch.next().await?;
         let mut ended = matches!(first, WatchItem::TooOld { .. });
-        let first = encoder.encode(first);
-        let mut piece: Option<BytesMut> = None;
-        let mut len = first.len();
+        let mut frames = vec![encoder.encode(first)];
+        let mut len = frames[0].len();
         while !ended && len < WATCH_PIECE_BYTES {
             let Some(item) = watch.try_next() else { break };
             ended = matches!(item, WatchItem::TooOld { .. });
             let frame = encoder.encode(item);
             len += frame.len();
-            piece.get_or_insert_with(|| BytesMut::from(&first[..])).extend_from_slice(&frame);
+            frames.push(frame);
         }
-        let bytes = piece.map_or(first, BytesMut::freeze);
+        let bytes = if frames.len() > 1 { Bytes::from(frames.concat()) } else { frames.swap_remove(0) };
         Some((Ok::<_, BoxError>(bytes), (!ended).then_some((watch, encoder))))
     });
     Ok(start(StatusCode::OK, content_type, Body::stream(frames)))
@@ -293,6 +324,8 @@ fn render_watch(watch: Watch, kind: &'static Kind, form: &Form) -> Result<Respon
 struct FrameEncoder {
     kind: &'static Kind,
     output: Output,
+    /// Where frames are made from bytes.
+    shape: Option<Shape>,
     include: Include,
     now: Timestamp,
     columns_told: bool,
@@ -300,10 +333,19 @@ struct FrameEncoder {
 
 impl FrameEncoder {
     fn encode(&mut self, item: WatchItem) -> Bytes {
-        let plain = self.output == Output::default() && self.kind.conversion.is_none();
+        match (item, self.shape) {
+            (WatchItem::Frames(frames), _) => frames,
+            (WatchItem::Initial(entry), Some(shape)) => {
+                shape.watch_frame(self.kind, EventType::Added, &entry, entry.revision)
+            }
+            (WatchItem::Event { event_type, event }, Some(shape)) => event.frame(shape, self.kind, event_type),
+            (item, _) => self.encode_tree(item),
+        }
+    }
+
+    fn encode_tree(&mut self, item: WatchItem) -> Bytes {
         match item {
-            WatchItem::Initial(entry) if plain => json_frame(EventType::Added, &entry, entry.revision),
-            WatchItem::Event { event_type, event } if plain => event.json_frame(event_type),
+            WatchItem::Frames(frames) => frames,
             WatchItem::Initial(entry) => self.object("ADDED", &entry, entry.revision),
             WatchItem::Event { event_type, event } => {
                 let (entry, revision) = match event_type {
