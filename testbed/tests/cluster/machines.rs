@@ -81,6 +81,7 @@ pub fn pods(machines: &Machines, label: &str) -> Vec<(String, String, String)> {
         .collect()
 }
 
+// Conformance: [sig-architecture] Conformance Tests should have at least two untainted nodes
 #[test]
 fn three_machines_are_one_cluster() {
     let Some(machines) = machines(Plan::of(3)) else { return };
@@ -89,6 +90,7 @@ fn three_machines_are_one_cluster() {
         let line = nodes.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in {nodes}"));
         assert!(line.contains(" Ready ") && line.contains(address) && line.contains("v1.35"), "{line}");
     }
+    assert_eq!(machines.kubectl("get nodes -o jsonpath={.items[*].spec.taints}"), "");
     let ranges = machines.kubectl("get nodes -o jsonpath={.items[*].spec.podCIDR}");
     assert_eq!(ranges.split(' ').collect::<std::collections::BTreeSet<_>>().len(), 3, "{ranges}");
 
