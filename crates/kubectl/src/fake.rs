@@ -18,6 +18,8 @@ use crate::session::{Environment, Streams};
 #[derive(Clone, Default)]
 struct Server {
     objects: Arc<Mutex<BTreeMap<String, Value>>>,
+    /// Answers discovery as servers before v1.26 did, group by group.
+    group_by_group: bool,
 }
 
 /// Plays command lines against one server.
@@ -44,6 +46,13 @@ impl Play {
     pub fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Play { server: Server::default(), runtime, environment: Environment::default() }
+    }
+
+    /// The same with a server that knows no aggregated discovery.
+    pub fn group_by_group() -> Self {
+        let mut play = Play::new();
+        play.server.group_by_group = true;
+        play
     }
 
     pub fn with_variable(mut self, name: &str, value: &str) -> Self {
@@ -110,9 +119,19 @@ impl Server {
     }
 
     fn handle(&self, method: &Method, path: &str, content_type: &str, body: &[u8], table: bool) -> (StatusCode, Value) {
+        let core = [("pods", "Pod", "po", true), ("configmaps", "ConfigMap", "cm", true), ("namespaces", "Namespace", "ns", false)];
+        let apps = [("deployments", "Deployment", "deploy", true)];
         match path {
-            "/api" => return (StatusCode::OK, discovery("", "v1", &[("pods", "Pod", "po", true), ("configmaps", "ConfigMap", "cm", true), ("namespaces", "Namespace", "ns", false)])),
-            "/apis" => return (StatusCode::OK, discovery("apps", "v1", &[("deployments", "Deployment", "deploy", true)])),
+            "/api" if self.group_by_group => return (StatusCode::OK, json!({"kind": "APIVersions", "versions": ["v1"]})),
+            "/apis" if self.group_by_group => {
+                let version = json!({"groupVersion": "apps/v1", "version": "v1"});
+                let groups = json!([{"name": "apps", "versions": [version], "preferredVersion": version}]);
+                return (StatusCode::OK, json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}));
+            }
+            "/api/v1" if self.group_by_group => return (StatusCode::OK, resource_list("v1", &core)),
+            "/apis/apps/v1" if self.group_by_group => return (StatusCode::OK, resource_list("apps/v1", &apps)),
+            "/api" => return (StatusCode::OK, discovery("", "v1", &core)),
+            "/apis" => return (StatusCode::OK, discovery("apps", "v1", &apps)),
             _ => {}
         }
         let mut objects = self.objects.lock().unwrap();
@@ -182,12 +201,24 @@ fn as_table(objects: &[Value]) -> Value {
         "columnDefinitions": [{"name": "Name", "priority": 0}, {"name": "Replicas", "priority": 1}], "rows": rows})
 }
 
+const VERBS: [&str; 7] = ["create", "delete", "get", "list", "patch", "update", "watch"];
+
+fn resource_list(group_version: &str, kinds: &[(&str, &str, &str, bool)]) -> Value {
+    let one = |(plural, kind, short, namespaced): &(&str, &str, &str, bool)| {
+        let categories = if *plural == "configmaps" || !namespaced { json!([]) } else { json!(["all"]) };
+        let whole = json!({"name": plural, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": VERBS, "shortNames": [short], "categories": categories});
+        let scale = json!({"name": format!("{plural}/scale"), "singularName": "", "namespaced": namespaced, "kind": "Scale", "group": "autoscaling", "version": "v1", "verbs": ["get", "patch"]});
+        [whole, scale]
+    };
+    json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": kinds.iter().flat_map(one).collect::<Vec<_>>()})
+}
+
 fn discovery(group: &str, version: &str, kinds: &[(&str, &str, &str, bool)]) -> Value {
     let resources: Vec<Value> = kinds
         .iter()
         .map(|(plural, kind, short, namespaced)| {
             json!({"resource": plural, "responseKind": {"group": group, "version": version, "kind": kind}, "scope": if *namespaced { "Namespaced" } else { "Cluster" },
-                "singularResource": kind.to_lowercase(), "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"], "shortNames": [short],
+                "singularResource": kind.to_lowercase(), "verbs": VERBS, "shortNames": [short],
                 "categories": if *plural == "configmaps" || !namespaced { json!([]) } else { json!(["all"]) },
                 "subresources": [{"subresource": "scale", "responseKind": {"group": "autoscaling", "version": "v1", "kind": "Scale"}, "verbs": ["get", "patch"]}]})
         })

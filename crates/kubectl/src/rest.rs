@@ -262,11 +262,22 @@ pub fn reason(cause: &str, server: &str) -> String {
     } else if lower.contains("expired") {
         "tls: failed to verify certificate: x509: certificate has expired or is not yet valid".to_owned()
     } else if lower.contains("dns error") || lower.contains("failed to lookup") {
-        format!("dial tcp: lookup {}: no such host", host.split(':').next().unwrap_or_default())
+        format!("dial tcp: lookup {}{}: no such host", host.split(':').next().unwrap_or_default(), resolver())
     } else if lower.contains("deadline has elapsed") || lower.contains("timed out") {
         format!("dial tcp {host}: i/o timeout")
     } else {
         cause.to_owned()
+    }
+}
+
+/// ` on 10.0.0.1:53`: who was asked for the name, as far as the system's configuration tells.
+fn resolver() -> String {
+    let configuration = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let server = configuration.lines().find_map(|line| line.trim().strip_prefix("nameserver")?.split_whitespace().next());
+    match server {
+        Some(address) if address.contains(':') => format!(" on [{address}]:53"),
+        Some(address) => format!(" on {address}:53"),
+        None => String::new(),
     }
 }
 

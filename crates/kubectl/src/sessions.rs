@@ -6,7 +6,13 @@ const CONFIG: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: settin
 
 #[test]
 fn a_deployment_comes_and_goes() {
-    let play = Play::new();
+    for play in [Play::new(), Play::group_by_group()] {
+        comes_and_goes(&play);
+    }
+}
+
+#[track_caller]
+fn comes_and_goes(play: &Play) {
     play.check("get deployments", "No resources found in default namespace.\n");
     play.check("create deployment web --image=nginx:1.16 --replicas=2", "deployment.apps/web created\n");
     play.check("create deployment web --image=nginx", "error: failed to create deployment: deployments \"web\" already exists\n[exit code 1]\n");
@@ -29,6 +35,8 @@ fn a_deployment_comes_and_goes() {
     play.check("delete deployment web", "deployment.apps \"web\" deleted from default namespace\n");
     play.check("delete deployment web", "Error from server (NotFound): deployments.apps \"web\" not found\n[exit code 1]\n");
     play.check("delete deployment web --ignore-not-found", "");
+    play.check("api-resources -o name --sort-by=name", "configmaps\ndeployments.apps\nnamespaces\npods\n");
+    play.check("get all", "No resources found in default namespace.\n");
 }
 
 #[test]
@@ -102,4 +110,23 @@ fn words_are_completed() {
     check("get pods --output=ya", "yaml\n", 4, "ShellCompDirectiveNoFileComp");
     check("get pods --ignore", "--ignore-not-found\n", 4, "ShellCompDirectiveNoFileComp");
     check("apply -f web", "", 8, "ShellCompDirectiveFilterFileExt");
+}
+
+/// What help promises: each command says what it is for, how it is called, and what each of its flags does.
+#[test]
+fn every_command_explains_itself() {
+    fn look(command: &'static crate::command::Command, path: &str) {
+        assert!(!command.about.is_empty() && !command.usage.is_empty(), "{path}");
+        // The original shows none for `completion` and the groups; what ours alone has shows some.
+        let group = !command.subcommands.is_empty() || matches!(command.name, "alpha" | "options");
+        assert!(group || !command.examples.is_empty(), "{path} has no example");
+        let mut seen = Vec::new();
+        for flag in command.flags.iter().flat_map(|flags| flags.iter()) {
+            assert!(flag.hidden || !flag.help.is_empty(), "{path} --{}", flag.long);
+            assert!(!seen.contains(&flag.long), "{path} --{} twice", flag.long);
+            seen.push(flag.long);
+        }
+        command.subcommands.iter().for_each(|sub| look(sub, &format!("{path} {}", sub.name)));
+    }
+    look(&crate::commands::ROOT, "kubectl");
 }

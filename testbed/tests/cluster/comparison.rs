@@ -8,6 +8,7 @@
 //! difference that is none any more.
 
 mod normal;
+mod requests;
 mod sheet;
 
 use std::collections::BTreeMap;
@@ -285,7 +286,12 @@ fn ours_says_what_the_original_says() {
         return;
     }
     let given = std::env::var("CORACLE_TEST_KUBECONFIG").ok().map(PathBuf::from);
-    let cluster = given.is_none().then(|| Cluster::start().expect("the cluster starts"));
+    let audit = tempfile::tempdir().expect("a scratch directory");
+    let (policy, log) = (audit.path().join("policy.yaml"), audit.path().join("log"));
+    fs::write(&policy, requests::POLICY).expect("writes");
+    let (policy, log) = (policy.display().to_string(), log.display().to_string());
+    let flags = ["--audit-policy-file", &policy, "--audit-log-path", &log];
+    let cluster = given.is_none().then(|| Cluster::start_with(&flags).expect("the cluster starts"));
     let kubeconfig = cluster.as_ref().map_or_else(|| given.expect("one of the two"), Cluster::kubeconfig);
     let kubeconfig = fs::read_to_string(kubeconfig).expect("a kubeconfig");
 
@@ -334,6 +340,14 @@ fn ours_says_what_the_original_says() {
                 comparison.ours.run(sheet, &format!("kubectl delete namespace {} --wait=false", tool.namespace(sheet)));
             }
         }
+    }
+    if cluster.is_some() {
+        let document = comparison.ours.run(&sheets[0], "kubectl get --raw /openapi/v2").stdout;
+        let document = serde_json::from_str(&document).expect("an OpenAPI document");
+        let asked = requests::of(&fs::read_to_string(&log).expect("an audit log"), &document, &|uri| sheets.iter().any(|sheet| sheet.mentions(uri)));
+        println!("\n{} requests of ours to {} paths, {} of them private", asked.total, asked.paths.len(), asked.private.len());
+        assert_eq!(asked.private, Default::default(), "requests that a stock server does not know");
+        assert!(asked.total > 0, "nothing was recorded");
     }
     assert_eq!(failures, 0, "differences that are not listed");
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use testbed::cluster::{Cluster, coracle, missing};
+use testbed::cluster::{Cluster, coracle, for_test};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -43,11 +43,7 @@ data: {color: blue}
 
 /// A cluster with pods that run, or None where the machine cannot run one (said by name).
 fn cluster() -> Option<Cluster> {
-    if let Some(reason) = missing() {
-        eprintln!("skipped: {reason}");
-        return None;
-    }
-    let cluster = Cluster::start().expect("the cluster starts");
+    let cluster = for_test(&[])?;
     cluster.apply(PODS);
     cluster.kubectl("wait --for=condition=Ready pod/web pod/box --timeout=60s");
     Some(cluster)

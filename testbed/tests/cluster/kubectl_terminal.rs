@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use testbed::cluster::{Cluster, missing};
+use testbed::cluster::for_test;
 
 use crate::ours::Ours;
 
@@ -18,11 +18,7 @@ spec:
 
 #[test]
 fn a_terminal_shows_more_than_a_pipe() {
-    if let Some(reason) = missing() {
-        eprintln!("skipped: {reason}");
-        return;
-    }
-    let cluster = Cluster::start().expect("the cluster starts");
+    let Some(cluster) = for_test(&[]) else { return };
     let home = tempfile::tempdir().expect("a scratch directory");
     let ours = Ours { cluster: &cluster, home: home.path() };
     ours.apply(WEB);

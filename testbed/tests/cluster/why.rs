@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use testbed::cluster::{Cluster, missing};
+use testbed::cluster::for_test;
 
 use crate::ours::Ours;
 
@@ -122,11 +122,7 @@ spec: {storageClassName: nonesuch, accessModes: [ReadWriteOnce], resources: {req
 
 #[test]
 fn why_names_the_reason() {
-    if let Some(reason) = missing() {
-        eprintln!("skipped: {reason}");
-        return;
-    }
-    let cluster = Cluster::start().expect("the cluster starts");
+    let Some(cluster) = for_test(&[]) else { return };
     let home = tempfile::tempdir().expect("a scratch directory");
     let ours = Ours { cluster: &cluster, home: home.path() };
     ours.apply(HARDSHIPS);

@@ -122,7 +122,25 @@ async fn version(session: &Session, args: &Parsed) -> Result {
         }
         _ => fail!("--output must be 'yaml' or 'json'"),
     }
+    if let Some(warning) = skew(text(&answer, "/serverVersion/gitVersion")) {
+        session.complain(warning);
+    }
     problem.map_or(Ok(()), Err)
+}
+
+/// What there is to say when client and server are more than one minor version apart.
+fn skew(server: &str) -> Option<String> {
+    let minor = |version: &str| -> Option<(u32, u32)> {
+        let mut parts = version.trim_start_matches('v').split('.').map(str::parse);
+        Some((parts.next()?.ok()?, parts.next()?.ok()?))
+    };
+    let (client, server) = (minor(CLIENT)?, minor(server)?);
+    (client.0 != server.0 || client.1.abs_diff(server.1) > 1).then(|| {
+        format!(
+            "WARNING: version difference between client ({}.{}) and server ({}.{}) exceeds the supported minor version skew of +/-1",
+            client.0, client.1, server.0, server.1
+        )
+    })
 }
 
 async fn api_versions(session: &Session, _args: &Parsed) -> Result {
@@ -210,4 +228,19 @@ async fn cluster_info(session: &Session, _args: &Parsed) -> Result {
 pub fn table(rows: &[Vec<String>]) -> String {
     let text: String = rows.iter().map(|row| row.join("\t") + "\n").collect();
     align(&text, crate::output::tabs::TABLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_far_apart_are_told_of() {
+        let check = |server: &str, told: bool| assert_eq!(skew(server).is_some(), told, "{server}");
+        check("v1.35.0", false);
+        check("v1.34.2+k3s1", false);
+        check("v1.33.1", true);
+        check("v1.37.0", true);
+        check("", false);
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::command::{Alone, COMMAND, Command};
+use crate::command::{Alone, COMMAND, Command, Run};
 use crate::error::{Error, Result};
 use crate::fail;
 use crate::flags::{Flag, Parsed};
@@ -23,36 +23,20 @@ pub static CONFIG: Command = Command {
     ..COMMAND
 };
 
-static CURRENT_CONTEXT: Command = Command {
-    name: "current-context",
-    about: "Show the name of the context in use.",
-    usage: "[flags] [options]",
-    examples: "kubectl config current-context",
-    run: Some(|session, _| Box::pin(async move {
+/// A subcommand without flags of its own.
+const fn plain(name: &'static str, about: &'static str, usage: &'static str, examples: &'static str, run: Run) -> Command {
+    Command { name, about, usage, examples, run: Some(run), ..COMMAND }
+}
+
+static CURRENT_CONTEXT: Command = plain("current-context", "Show the name of the context in use.", "[flags] [options]", "kubectl config current-context", |session, _| Box::pin(async move {
         let config = session.kubeconfig_files().as_written().merged()?;
         match text(&config, "/current-context") {
             "" => fail!("current-context is not set"),
             name => session.say(name),
         }
-    })),
-    ..COMMAND
-};
-static GET_CLUSTERS: Command = Command {
-    name: "get-clusters",
-    about: "Show the names of the clusters.",
-    usage: "[flags] [options]",
-    examples: "kubectl config get-clusters",
-    run: Some(|session, _| Box::pin(async move { names(session, "clusters") })),
-    ..COMMAND
-};
-static GET_USERS: Command = Command {
-    name: "get-users",
-    about: "Show the names of the users.",
-    usage: "[flags] [options]",
-    examples: "kubectl config get-users",
-    run: Some(|session, _| Box::pin(async move { names(session, "users") })),
-    ..COMMAND
-};
+    }));
+static GET_CLUSTERS: Command = plain("get-clusters", "Show the names of the clusters.", "[flags] [options]", "kubectl config get-clusters", |session, _| Box::pin(async move { names(session, "clusters") }));
+static GET_USERS: Command = plain("get-users", "Show the names of the users.", "[flags] [options]", "kubectl config get-users", |session, _| Box::pin(async move { names(session, "users") }));
 static GET_CONTEXTS: Command = Command {
     name: "get-contexts",
     about: "Show one or all contexts.",
@@ -73,38 +57,10 @@ static USE_CONTEXT: Command = Command {
     run: Some(|session, args| Box::pin(async move { use_context(session, args) })),
     ..COMMAND
 };
-static RENAME_CONTEXT: Command = Command {
-    name: "rename-context",
-    about: "Give a context another name.",
-    usage: "CONTEXT_NAME NEW_NAME [options]",
-    examples: "kubectl config rename-context old new",
-    run: Some(|session, args| Box::pin(async move { rename_context(session, args) })),
-    ..COMMAND
-};
-static DELETE_CLUSTER: Command = Command {
-    name: "delete-cluster",
-    about: "Delete a cluster from the kubeconfig.",
-    usage: "NAME [options]",
-    examples: "kubectl config delete-cluster old",
-    run: Some(|session, args| Box::pin(async move { delete(session, args, "clusters", "cluster") })),
-    ..COMMAND
-};
-static DELETE_CONTEXT: Command = Command {
-    name: "delete-context",
-    about: "Delete a context from the kubeconfig.",
-    usage: "NAME [options]",
-    examples: "kubectl config delete-context old",
-    run: Some(|session, args| Box::pin(async move { delete(session, args, "contexts", "context") })),
-    ..COMMAND
-};
-static DELETE_USER: Command = Command {
-    name: "delete-user",
-    about: "Delete a user from the kubeconfig.",
-    usage: "NAME [options]",
-    examples: "kubectl config delete-user old",
-    run: Some(|session, args| Box::pin(async move { delete(session, args, "users", "user") })),
-    ..COMMAND
-};
+static RENAME_CONTEXT: Command = plain("rename-context", "Give a context another name.", "CONTEXT_NAME NEW_NAME [options]", "kubectl config rename-context old new", |session, args| Box::pin(async move { rename_context(session, args) }));
+static DELETE_CLUSTER: Command = plain("delete-cluster", "Delete a cluster from the kubeconfig.", "NAME [options]", "kubectl config delete-cluster old", |session, args| Box::pin(async move { delete(session, args, "clusters", "cluster") }));
+static DELETE_CONTEXT: Command = plain("delete-context", "Delete a context from the kubeconfig.", "NAME [options]", "kubectl config delete-context old", |session, args| Box::pin(async move { delete(session, args, "contexts", "context") }));
+static DELETE_USER: Command = plain("delete-user", "Delete a user from the kubeconfig.", "NAME [options]", "kubectl config delete-user old", |session, args| Box::pin(async move { delete(session, args, "users", "user") }));
 static SET_CLUSTER: Command = Command {
     name: "set-cluster",
     about: "Set a cluster in the kubeconfig.",
@@ -174,16 +130,9 @@ static SET: Command = Command {
     run: Some(|session, args| Box::pin(async move { set_property(session, args) })),
     ..COMMAND
 };
-static UNSET: Command = Command {
-    name: "unset",
-    about: "Remove one value from the kubeconfig.",
-    usage: "PROPERTY_NAME [options]",
-    examples: "
+static UNSET: Command = plain("unset", "Remove one value from the kubeconfig.", "PROPERTY_NAME [options]", "
 kubectl config unset current-context
-kubectl config unset contexts.old.namespace",
-    run: Some(|session, args| Box::pin(async move { unset_property(session, args) })),
-    ..COMMAND
-};
+kubectl config unset contexts.old.namespace", |session, args| Box::pin(async move { unset_property(session, args) }));
 static VIEW: Command = Command {
     name: "view",
     about: "Show the merged kubeconfig.",
@@ -559,7 +508,11 @@ fn view(session: &Session, args: &Parsed) -> Result {
             config[field] = Value::Null;
         }
     }
-    session.print(Format::of(args)?.show(&config, args)?)
+    match Format::of(args)? {
+        // Whatever is read by programs alone; people read it in the original's order.
+        Format::Json => session.print(in_order(&config, 0) + "\n"),
+        mut format => session.print(format.show(&config, args)?),
+    }
 }
 
 fn redact(config: &mut Value) {
@@ -575,4 +528,30 @@ fn redact(config: &mut Value) {
     hide("users", "user", "client-key-data", "DATA+OMITTED");
     hide("users", "user", "token", "REDACTED");
     hide("users", "user", "password", "REDACTED");
+}
+
+/// The order in which the original writes the fields of a kubeconfig as JSON.
+const ORDER: &[&str] = &[
+    "name", "kind", "apiVersion", "preferences", "clusters", "users", "contexts", "current-context", "server", "tls-server-name",
+    "insecure-skip-tls-verify", "certificate-authority", "certificate-authority-data", "proxy-url", "disable-compression", "cluster",
+    "client-certificate", "client-certificate-data", "client-key", "client-key-data", "token", "tokenFile", "user", "namespace", "as", "as-uid",
+    "as-groups", "as-user-extra", "username", "password", "auth-provider", "command", "args", "env", "exec",
+];
+
+/// Pretty JSON with the fields in that order.
+fn in_order(value: &Value, depth: usize) -> String {
+    let (indent, end) = ("    ".repeat(depth + 1), "    ".repeat(depth));
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            let mut names: Vec<&String> = fields.keys().collect();
+            names.sort_by_key(|name| ORDER.iter().position(|known| known == name).unwrap_or(ORDER.len()));
+            let shown: Vec<String> = names.into_iter().map(|name| format!("{indent}{}: {}", Value::from(name.as_str()), in_order(&fields[name], depth + 1))).collect();
+            format!("{{\n{}\n{end}}}", shown.join(",\n"))
+        }
+        Value::Array(items) if !items.is_empty() => {
+            let shown: Vec<String> = items.iter().map(|item| format!("{indent}{}", in_order(item, depth + 1))).collect();
+            format!("[\n{}\n{end}]", shown.join(",\n"))
+        }
+        other => other.to_string(),
+    }
 }

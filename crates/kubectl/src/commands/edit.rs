@@ -58,54 +58,16 @@ async fn edit(session: &Session, args: &Parsed, mut info: Info) -> Result {
     if !args.is_set("show-managed-fields") {
         drop_managed_fields(&mut before);
     }
-    let shown = if json { pretty_json(&before) + "\n" } else { api::yaml::to_yaml(&before) };
-    let mut content = format!("{HEADER}{shown}");
-    let file = TemporaryFile::new(if json { "json" } else { "yaml" })?;
-    let mut content_was_refused = false;
-    for _ in 0..ROUNDS_MAX {
-        std::fs::write(&file.path, &content)?;
-        open_editor(session, &file.path)?;
-        let edited = std::fs::read_to_string(&file.path)?;
-        let stripped: String = edited.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
-        if stripped.trim().is_empty() {
-            session.complain("Edit cancelled, saved file was empty.");
-            return Ok(());
+    let sent = rounds(session, &before, json, Unchanged::Cancels, async |after| match send(session, args, &info, &before, &after).await {
+        Err(error) if error.is_reason("Invalid") || error.is_reason("BadRequest") => {
+            session.complain(error.message());
+            Ok(Err(error.message()))
         }
-        if content_was_refused && edited == content {
-            let kept = file.keep();
-            session.complain(format!("A copy of your changes has been stored to {:?}", kept.display().to_string()));
-            fail!("Edit cancelled, no valid changes were saved.");
-        }
-        if stripped == shown || edited == content {
-            session.complain("Edit cancelled, no changes made.");
-            return Ok(());
-        }
-        content_was_refused = true;
-        let after = match api::yaml::to_json(stripped.as_bytes()) {
-            Ok((after, _)) => after,
-            Err(error) => {
-                content = with_problem(&error.to_string(), &stripped);
-                continue;
-            }
-        };
-        match send(session, args, &info, &before, &after).await {
-            Ok(object) => {
-                info.object = object;
-                return report(session, args, &info, "edited", DryRun::None);
-            }
-            Err(error) if error.is_reason("Invalid") || error.is_reason("BadRequest") => {
-                session.complain(error.message());
-                content = with_problem(&error.message(), &stripped);
-            }
-            Err(error) => {
-                let kept = file.keep();
-                session.complain(format!("A copy of your changes has been stored to {:?}", kept.display().to_string()));
-                return Err(error);
-            }
-        }
-    }
-    let kept = file.keep();
-    fail!("Edit cancelled, no valid changes were saved. A copy of your changes has been stored to {:?}", kept.display().to_string())
+        outcome => outcome.map(Ok),
+    });
+    let Some(object) = sent.await? else { return Ok(()) };
+    info.object = object;
+    report(session, args, &info, "edited", DryRun::None)
 }
 
 /// What it means that nothing was changed.
@@ -117,10 +79,24 @@ pub enum Unchanged {
 
 /// One object through the editor; None when the user gave up.
 pub async fn edit_object(session: &Session, before: &Value, json: bool, unchanged: Unchanged) -> Result<Option<Value>> {
+    let object = async |after: Value| Ok(if after.is_object() { Ok(after) } else { Err("The edited file is no object".to_owned()) });
+    rounds(session, before, json, unchanged, object).await
+}
+
+/// Gives the object to the editor until `accept` takes what comes out, or says why that cannot be mended. None when the
+/// user gave up. What `accept` refuses is told at the head of the next round.
+async fn rounds<T>(
+    session: &Session,
+    before: &Value,
+    json: bool,
+    unchanged: Unchanged,
+    accept: impl AsyncFn(Value) -> Result<std::result::Result<T, String>>,
+) -> Result<Option<T>> {
     let shown = if json { pretty_json(before) + "\n" } else { api::yaml::to_yaml(before) };
     let mut content = format!("{HEADER}{shown}");
     let file = TemporaryFile::new(if json { "json" } else { "yaml" })?;
-    for _ in 0..ROUNDS_MAX {
+    let kept = || session.complain(format!("A copy of your changes has been stored to {:?}", file.keep().display().to_string()));
+    for round in 0..ROUNDS_MAX {
         std::fs::write(&file.path, &content)?;
         open_editor(session, &file.path)?;
         let edited = std::fs::read_to_string(&file.path)?;
@@ -129,18 +105,28 @@ pub async fn edit_object(session: &Session, before: &Value, json: bool, unchange
             session.complain("Edit cancelled, saved file was empty.");
             return Ok(None);
         }
+        if round > 0 && edited == content {
+            break;
+        }
         if unchanged == Unchanged::Cancels && (stripped == shown || edited == content) {
             session.complain("Edit cancelled, no changes made.");
             return Ok(None);
         }
-        match api::yaml::to_json(stripped.as_bytes()) {
-            Ok((after, _)) if after.is_object() => return Ok(Some(after)),
-            Ok(_) => content = with_problem("The edited file is no object", &stripped),
-            Err(error) => content = with_problem(&error.to_string(), &stripped),
-        }
+        let problem = match api::yaml::to_json(stripped.as_bytes()) {
+            Ok((after, _)) => match accept(after).await {
+                Ok(Ok(done)) => return Ok(Some(done)),
+                Ok(Err(problem)) => problem,
+                Err(error) => {
+                    kept();
+                    return Err(error);
+                }
+            },
+            Err(error) => error.to_string(),
+        };
+        content = with_problem(&problem, &stripped);
     }
-    let kept = file.keep();
-    fail!("Edit cancelled, no valid changes were saved. A copy of your changes has been stored to {:?}", kept.display().to_string())
+    kept();
+    fail!("Edit cancelled, no valid changes were saved.")
 }
 
 fn with_problem(problem: &str, content: &str) -> String {

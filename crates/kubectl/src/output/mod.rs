@@ -45,7 +45,7 @@ pub enum Format {
     JsonPath(jsonpath::JsonPath, String),
     JsonPathAsJson(jsonpath::JsonPath),
     Columns(columns::Columns),
-    Template(Box<gotmpl::Template>),
+    Template(Box<gotmpl::Template>, String),
 }
 
 impl Format {
@@ -82,8 +82,8 @@ impl Format {
             "jsonpath-file" => rendered(from_file(kind)?)?,
             "custom-columns" if is_get => Format::Columns(columns::Columns::parse(&argument, args.is_set("no-headers"))?),
             "custom-columns-file" if is_get => Format::Columns(columns::Columns::parse_file(&from_file(kind)?, args.is_set("no-headers"))?),
-            "go-template" | "template" => Format::Template(Box::new(template(&given()?, args)?)),
-            "go-template-file" | "templatefile" => Format::Template(Box::new(template(&from_file(kind)?, args)?)),
+            "go-template" | "template" => template(given()?, args)?,
+            "go-template-file" | "templatefile" => template(from_file(kind)?, args)?,
             _ => {
                 let allowed = if is_get {
                     "custom-columns,custom-columns-file,go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,template,templatefile,wide,yaml"
@@ -122,24 +122,29 @@ impl Format {
                 let objects: Vec<&Value> = if is_list(&object) { items.iter().collect() } else { vec![&object] };
                 columns.lines(&objects)
             }
-            Format::Template(template) => template
+            Format::Template(template, source) => template
                 .execute_to_string(&gotmpl::to_value(&object).map_err(|error| Error::Message(error.to_string()))?)
-                .map_err(|error| Error::Message(format!("error executing template: {error}")))?,
+                .map_err(|error| match error.to_string().strip_prefix("undefined function: ") {
+                    // Go finds that while it parses.
+                    Some(name) => Error::Message(format!("error parsing template {source}, template: output:1: function {name:?} not defined")),
+                    None => Error::Message(format!("error executing template: {error}")),
+                })?,
         })
     }
 }
 
-fn template(source: &str, args: &Parsed) -> Result<gotmpl::Template> {
+fn template(source: String, args: &Parsed) -> Result<Format> {
     let missing = if args.is_set("allow-missing-template-keys") { gotmpl::MissingKey::Invalid } else { gotmpl::MissingKey::Error };
-    gotmpl::Template::new("output")
+    let parsed = gotmpl::Template::new("output")
         .missing_key(missing)
         .func("base64decode", |values| {
             let encoded = values.first().map(ToString::to_string).unwrap_or_default();
             let decoded = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, encoded).unwrap_or_default();
             Ok(gotmpl::Value::String(String::from_utf8_lossy(&decoded).into_owned().into()))
         })
-        .parse(source)
-        .map_err(|error| Error::Message(format!("error parsing template {source}, {}", without_column(&error.to_string()))))
+        .parse(&source)
+        .map_err(|error| Error::Message(format!("error parsing template {source}, {}", without_column(&error.to_string()))))?;
+    Ok(Format::Template(Box::new(parsed), source))
 }
 
 /// Go tells the line alone: `template: output:1: unclosed action`.

@@ -62,6 +62,9 @@ static OWN: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         (r"\b3[012]\d{3}\b", "NODEPORT"),
         (r"resource version to be \d+, was \d+", "resource version to be N, was N"),
         (r"ey[\w-]{20,}\.[\w-]{20,}\.[\w-]{20,}", "TOKEN"),
+        (r"applyset-[\w-]{43}-v1", "applyset-ID-v1"),
+        // Since v1.34 the original names the namespace too.
+        (r#"(?m)(" (?:force )?deleted) from [\w-]+ namespace\b"#, "$1"),
     ])
 });
 

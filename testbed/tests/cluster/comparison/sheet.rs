@@ -26,6 +26,17 @@ pub struct Sheet {
     pub steps: Vec<Step>,
 }
 
+impl Sheet {
+    /// Whether a command line itself says that this is to be asked for.
+    pub fn mentions(&self, uri: &str) -> bool {
+        let lines = self.steps.iter().map(|step| match step {
+            Step::Setup(line) => line,
+            Step::Case(case) => &case.line,
+        });
+        lines.filter(|line| line.contains("--raw")).any(|line| line.split([' ', '\'', '"']).any(|word| word.replace("$NS", "") == uri || word == uri))
+    }
+}
+
 pub enum Step {
     Setup(String),
     Case(Case),
