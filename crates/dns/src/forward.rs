@@ -5,10 +5,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
+use hickory_proto::rr::Name;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
@@ -35,8 +36,16 @@ pub enum Upstreams {
     ResolvConf(PathBuf),
 }
 
+/// A domain that servers of its own know about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StubDomain {
+    pub domain: Name,
+    pub servers: Vec<SocketAddr>,
+}
+
 pub struct Forwarder {
     upstreams: Upstreams,
+    stub_domains: Vec<StubDomain>,
     /// Asking ourselves would go round in circles.
     own_addresses: Vec<SocketAddr>,
     listed: Mutex<Listed>,
@@ -47,14 +56,16 @@ pub struct Forwarder {
 #[derive(Default)]
 struct Listed {
     servers: Vec<SocketAddr>,
+    search_domains: Vec<Name>,
     looked: Option<Instant>,
     modified: Option<SystemTime>,
 }
 
 impl Forwarder {
-    pub fn new(upstreams: Upstreams, own_addresses: Vec<SocketAddr>) -> Self {
+    pub fn new(upstreams: Upstreams, stub_domains: Vec<StubDomain>, own_addresses: Vec<SocketAddr>) -> Self {
         Forwarder {
             upstreams,
+            stub_domains,
             own_addresses,
             listed: Mutex::default(),
             cache: Mutex::default(),
@@ -80,7 +91,7 @@ impl Forwarder {
     }
 
     async fn ask_all(&self, query: &Query, dnssec: bool) -> Option<Message> {
-        let servers = self.servers();
+        let servers = self.servers_for(query.name());
         for round in 0..2 {
             for server in &servers {
                 match ask_one(*server, query, dnssec).await {
@@ -92,24 +103,45 @@ impl Forwarder {
         None
     }
 
+    /// The host's, which end the search paths of pods.
+    pub fn search_domains(&self) -> Vec<Name> {
+        match &self.upstreams {
+            Upstreams::Fixed(_) => Vec::new(),
+            Upstreams::ResolvConf(path) => self.listed(path, |listed| listed.search_domains.clone()),
+        }
+    }
+
+    fn servers_for(&self, name: &Name) -> Vec<SocketAddr> {
+        let stubs = self.stub_domains.iter().filter(|stub| stub.domain.zone_of(name));
+        match stubs.max_by_key(|stub| stub.domain.num_labels()) {
+            Some(stub) => stub.servers.clone(),
+            None => self.servers(),
+        }
+    }
+
     fn servers(&self) -> Vec<SocketAddr> {
         let listed = match &self.upstreams {
             Upstreams::Fixed(servers) => servers.clone(),
-            Upstreams::ResolvConf(path) => {
-                let mut listed = self.listed.lock();
-                let now = Instant::now();
-                if listed.looked.is_none_or(|looked| now - looked >= LOOK_INTERVAL) {
-                    listed.looked = Some(now);
-                    let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-                    if modified.is_none() || modified != listed.modified {
-                        listed.modified = modified;
-                        listed.servers = name_servers(&std::fs::read_to_string(path).unwrap_or_default());
-                    }
-                }
-                listed.servers.clone()
-            }
+            Upstreams::ResolvConf(path) => self.listed(path, |listed| listed.servers.clone()),
         };
         listed.into_iter().filter(|server| !self.own_addresses.contains(server)).take(SERVERS_MAX).collect()
+    }
+
+    /// What the file says, looked at anew when it is time to.
+    fn listed<T>(&self, path: &Path, get: impl FnOnce(&Listed) -> T) -> T {
+        let mut listed = self.listed.lock();
+        let now = Instant::now();
+        if listed.looked.is_none_or(|looked| now - looked >= LOOK_INTERVAL) {
+            listed.looked = Some(now);
+            let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+            if modified.is_none() || modified != listed.modified {
+                let text = std::fs::read_to_string(path).unwrap_or_default();
+                listed.modified = modified;
+                listed.servers = name_servers(&text);
+                listed.search_domains = search_domains(&text);
+            }
+        }
+        get(&listed)
     }
 }
 
@@ -177,6 +209,14 @@ pub fn name_servers(text: &str) -> Vec<SocketAddr> {
     addresses.map(|address| SocketAddr::new(address, 53)).collect()
 }
 
+/// Of several `search` lines the last counts.
+fn search_domains(text: &str) -> Vec<Name> {
+    let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let last = lines.filter(|words| matches!(words.first(), Some(&"search" | &"domain"))).last().unwrap_or_default();
+    let names = last.iter().skip(1).filter_map(|word| Name::from_ascii(word).ok()).filter(|name| !name.is_root());
+    names.map(|name| if name.is_fqdn() { name } else { name.append_domain(&Name::root()).unwrap_or_else(|_| Name::root()) }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +226,25 @@ mod tests {
         let text = "# a comment\nsearch example.com\nnameserver 1.1.1.1\n nameserver\t2606:4700::1111 \nnameserver bad\noptions ndots:5\n";
         let servers: Vec<String> = name_servers(text).iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["1.1.1.1:53", "[2606:4700::1111]:53"]);
+        let domains: Vec<String> = search_domains(text).iter().map(ToString::to_string).collect();
+        assert_eq!(domains, ["example.com."]);
+        assert_eq!(search_domains("search a.example\nsearch b.example. .\n").len(), 1);
+    }
+
+    #[test]
+    fn the_longest_stub_domain_is_asked() {
+        let stub = |domain: &str, server: &str| StubDomain { domain: Name::from_ascii(domain).unwrap(), servers: vec![server.parse().unwrap()] };
+        let stubs = vec![stub("corp.example.", "10.0.0.1:53"), stub("lab.corp.example.", "10.0.0.2:5353")];
+        let forwarder = Forwarder::new(Upstreams::Fixed(vec!["1.1.1.1:53".parse().unwrap()]), stubs, Vec::new());
+        for (name, server) in [
+            ("www.corp.example.", "10.0.0.1:53"),
+            ("CORP.example.", "10.0.0.1:53"),
+            ("a.lab.corp.example.", "10.0.0.2:5353"),
+            ("corp.example.com.", "1.1.1.1:53"),
+            ("mycorp.example.", "1.1.1.1:53"),
+        ] {
+            assert_eq!(forwarder.servers_for(&Name::from_ascii(name).unwrap()), [server.parse().unwrap()], "{name}");
+        }
     }
 
     #[tokio::test]
@@ -193,7 +252,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("resolv.conf");
         std::fs::write(&path, "nameserver 10.43.0.10\nnameserver 1.1.1.1\n").unwrap();
-        let forwarder = Forwarder::new(Upstreams::ResolvConf(path.clone()), vec!["10.43.0.10:53".parse().unwrap()]);
+        let forwarder = Forwarder::new(Upstreams::ResolvConf(path.clone()), Vec::new(), vec!["10.43.0.10:53".parse().unwrap()]);
         assert_eq!(forwarder.servers(), ["1.1.1.1:53".parse().unwrap()]);
         std::fs::write(&path, "nameserver 8.8.8.8\n").unwrap();
         let file = std::fs::File::options().write(true).open(&path).unwrap();

@@ -4,8 +4,10 @@
 //! the API server is there; everything else is asked of the machine's own name servers. Every question gets an answer
 //! or is dropped; no packet can make the server fail.
 //!
-//! Deliberately absent: zone files, configuration of other zones, DNS over TLS or HTTPS, and hickory's server, whose
-//! per-question tasks are not bounded.
+//! The first question of a search path (`ndots:5`) is answered as its last would be, so that one round trip is enough.
+//!
+//! Deliberately absent: zone files, DNS over TLS or HTTPS, and hickory's server, whose per-question tasks are not
+//! bounded.
 
 mod cache;
 pub mod forward;
@@ -29,7 +31,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::forward::Forwarder;
-pub use crate::forward::Upstreams;
+pub use crate::forward::{StubDomain, Upstreams};
 use crate::resolve::{First, Resolver, Transport};
 use crate::zone::Zone;
 
@@ -44,6 +46,8 @@ pub struct DnsConfig {
     /// For example `cluster.local`.
     pub domain: String,
     pub upstreams: Upstreams,
+    /// Domains that other servers are asked for.
+    pub stub_domains: Vec<StubDomain>,
 }
 
 pub struct DnsServer {
@@ -79,7 +83,7 @@ impl DnsServer {
         }
         let own: Vec<SocketAddr> = sockets.iter().filter_map(|(udp, _)| udp.local_addr().ok()).collect();
         let zone = Zone::new(&self.config.domain, own.iter().map(SocketAddr::ip).collect());
-        let forwarder = Forwarder::new(self.config.upstreams, own);
+        let forwarder = Forwarder::new(self.config.upstreams, self.config.stub_domains, own);
         let resolver = Arc::new(Resolver { zone: RwLock::new(zone), forwarder });
         Ok(Bound { sockets, resolver, informers: self.informers })
     }

@@ -2,12 +2,15 @@
 //!
 //! Invariant: whatever the packet, there is an answer or none is due; nothing here panics on foreign bytes.
 
+use std::time::Duration;
+
 use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
+use hickory_proto::rr::rdata::CNAME;
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use parking_lot::RwLock;
 
 use crate::forward::Forwarder;
-use crate::zone::{Answer, Records, Zone};
+use crate::zone::{Answer, Records, TTL_SECONDS, Zone};
 
 /// What we tell clients that they may send, and the most that is sent by UDP.
 const UDP_PAYLOAD_BYTES: u16 = 1232;
@@ -15,6 +18,8 @@ const UDP_PAYLOAD_BYTES: u16 = 1232;
 const UDP_PAYLOAD_MIN_BYTES: u16 = 512;
 /// Aliases of aliases are followed this far within the zone.
 const ALIASES_MAX: usize = 8;
+/// For the rest of a search path. A client that is told "no such name" goes on searching by itself.
+const SEARCH_PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -42,8 +47,14 @@ pub struct Pending {
     /// Aliases found on the way.
     aliases: Vec<Record>,
     /// What to ask for.
-    target: Name,
+    target: Target,
     transport: Transport,
+}
+
+enum Target {
+    Name(Name),
+    /// The first of these that exists stands for the name that was asked for.
+    Search(Vec<Name>),
 }
 
 impl Resolver {
@@ -74,9 +85,61 @@ impl Resolver {
     /// Asks other servers, and answers.
     pub async fn finish(&self, pending: Pending) -> Vec<u8> {
         let Pending { request, query, aliases, target, transport } = pending;
-        let ask = Query::query(target, query.query_type());
-        let answer = self.forwarder.ask(&ask, wants_signatures(&request)).await;
-        encode(&mut merged(&request, aliases, answer), &request, transport)
+        let mut response = match target {
+            Target::Name(name) => {
+                let ask = Query::query(name, query.query_type());
+                merged(&request, aliases, self.forwarder.ask(&ask, wants_signatures(&request)).await)
+            }
+            Target::Search(names) => self.search(&request, &query, names).await,
+        };
+        encode(&mut response, &request, transport)
+    }
+
+    /// Answers the first question of a search as its last would be, so that one round trip is enough. What a search
+    /// does not find, or not soon, does not exist under the name that was asked for.
+    async fn search(&self, request: &Message, query: &Query, names: Vec<Name>) -> Message {
+        let search = async {
+            for name in names {
+                let ask = Query::query(name, query.query_type());
+                let answer = self.forwarder.ask(&ask, wants_signatures(request)).await?;
+                match answer.metadata.response_code {
+                    ResponseCode::NoError => return Some(merged(request, vec![alias(query, ask.name())], Some(answer))),
+                    ResponseCode::NXDomain => {}
+                    _ => return None,
+                }
+            }
+            None
+        };
+        match tokio::time::timeout(SEARCH_PATIENCE, search).await {
+            Ok(Some(response)) => response,
+            _ => self.no_name(request, Vec::new(), &self.zone.read()),
+        }
+    }
+
+    fn no_name(&self, request: &Message, aliases: Vec<Record>, zone: &Zone) -> Message {
+        let mut response = response_to(request, ResponseCode::NXDomain);
+        response.metadata.authoritative = true;
+        response.answers = aliases;
+        response.authorities.push(zone.start_of_authority());
+        response
+    }
+
+    /// Where the client would go on searching for a name that the zone does not have: a name within the zone that
+    /// exists, or else names that others have to be asked for.
+    fn rest_of_search(&self, zone: &Zone, query: &Query) -> Option<Target> {
+        if !matches!(query.query_type(), RecordType::A | RecordType::AAAA) {
+            return None;
+        }
+        let wanted = zone.searched(query.name())?;
+        let within = zone.search_path(&wanted).into_iter().chain([wanted.clone()]).find(|name| zone.has_addresses(name));
+        if let Some(name) = within {
+            return Some(Target::Name(name));
+        }
+        if !matches!(zone.answer(&wanted, query.query_type(), 0), Answer::Elsewhere) {
+            return None;
+        }
+        let beyond = self.forwarder.search_domains().into_iter().filter_map(|domain| wanted.clone().append_domain(&domain).ok());
+        Some(Target::Search(beyond.chain([wanted.clone()]).collect()))
     }
 
     fn follow(&self, request: Message, query: Query, transport: Transport, turn: usize) -> First {
@@ -104,23 +167,35 @@ impl Resolver {
                     response.answers = aliases;
                     response.authorities.push(zone.start_of_authority());
                 }
-                Answer::NoName => {
-                    response.metadata.response_code = ResponseCode::NXDomain;
-                    response.answers = aliases;
-                    response.authorities.push(zone.start_of_authority());
-                }
+                Answer::NoName => match self.rest_of_search(&zone, &query).filter(|_| aliases.is_empty()) {
+                    Some(Target::Name(found)) => {
+                        aliases.push(alias(&query, &found));
+                        target = found;
+                        continue;
+                    }
+                    Some(search) => {
+                        drop(zone);
+                        return First::Pending(Box::new(Pending { request, query, aliases, target: search, transport }));
+                    }
+                    None => response = self.no_name(&request, aliases, &zone),
+                },
                 Answer::Elsewhere => {
                     drop(zone);
                     let ask = Query::query(target.clone(), query.query_type());
                     if let Some(known) = self.forwarder.remembered(&ask, wants_signatures(&request)) {
                         return First::Reply(encode(&mut merged(&request, aliases, Some(known)), &request, transport));
                     }
-                    return First::Pending(Box::new(Pending { request, query, aliases, target, transport }));
+                    return First::Pending(Box::new(Pending { request, query, aliases, target: Target::Name(target), transport }));
                 }
             }
             return First::Reply(encode(&mut response, &request, transport));
         }
     }
+}
+
+/// The name that was asked for stands for another.
+fn alias(query: &Query, target: &Name) -> Record {
+    Record::from_rdata(query.name().clone(), TTL_SECONDS, RData::CNAME(CNAME(target.clone())))
 }
 
 /// Our aliases and the other server's answer in one.
@@ -205,6 +280,7 @@ mod tests {
     fn resolver() -> Resolver {
         let mut zone = Zone::new("cluster.local", vec![]);
         zone.set_namespace("default", true);
+        zone.set_namespace("team", true);
         let key = |name: &str| ("default".to_owned(), name.to_owned());
         zone.set_service(key("web"), Some(Service { cluster_ips: vec!["10.43.0.5".parse().unwrap()], ..Default::default() }));
         let alias = Service { external_name: Some("web.default.svc.cluster.local".into()), ..Default::default() };
@@ -214,7 +290,7 @@ mod tests {
         zone.set_service(key("many"), Some(Service::default()));
         let endpoint = |n: u8| Endpoint { addresses: vec![std::net::Ipv4Addr::new(10, 42, 1, n).into()], hostname: None, ready: true };
         zone.set_slice(key("many"), "x", Some(Slice { endpoints: (0..=255).map(endpoint).collect(), ports: vec![] }));
-        Resolver { zone: RwLock::new(zone), forwarder: Forwarder::new(Upstreams::Fixed(Vec::new()), Vec::new()) }
+        Resolver { zone: RwLock::new(zone), forwarder: Forwarder::new(Upstreams::Fixed(Vec::new()), Vec::new(), Vec::new()) }
     }
 
     fn request(name: &str, record_type: RecordType) -> Message {
@@ -246,9 +322,19 @@ mod tests {
         check("web.default.svc.cluster.local.", RecordType::A, "NoError 10.43.0.5");
         check("web.default.svc.cluster.local.", RecordType::AAAA, "NoError  SOA");
         check("none.default.svc.cluster.local.", RecordType::A, "NXDomain  SOA");
-        check("example.com.default.svc.cluster.local.", RecordType::A, "NXDomain  SOA");
+        check("example.com.svc.cluster.local.", RecordType::A, "NXDomain  SOA");
         check("alias.default.svc.cluster.local.", RecordType::A, "NoError web.default.svc.cluster.local. 10.43.0.5");
         check("alias.default.svc.cluster.local.", RecordType::CNAME, "NoError web.default.svc.cluster.local.");
+    }
+
+    #[test]
+    fn goes_on_with_a_search_within_the_zone() {
+        check("web.default.team.svc.cluster.local.", RecordType::A, "NoError web.default.svc.cluster.local. 10.43.0.5");
+        check("web.default.team.svc.cluster.local.", RecordType::AAAA, "NoError web.default.svc.cluster.local. SOA");
+        check("web.default.svc.team.svc.cluster.local.", RecordType::A, "NoError web.default.svc.cluster.local. 10.43.0.5");
+        check("none.default.svc.cluster.local.team.svc.cluster.local.", RecordType::A, "NXDomain  SOA");
+        check("web.default.team.svc.cluster.local.", RecordType::SRV, "NXDomain  SOA");
+        check("default.svc.team.svc.cluster.local.", RecordType::TXT, "NXDomain  SOA");
     }
 
     #[test]

@@ -136,6 +136,34 @@ impl Zone {
         }
     }
 
+    /// The name that a client is after when it asks the first name of its search path, `<what it is after>.<namespace>.svc.<domain>`,
+    /// which does not exist; with its last dot. None for all other names, and for what could be a name below a Service.
+    pub fn searched(&self, name: &Name) -> Option<Name> {
+        let labels = labels_of(name)?;
+        let domain: Vec<&str> = self.domain.split('.').collect();
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        let [wanted @ .., last, namespace, "svc"] = labels.strip_suffix(&domain[..])? else { return None };
+        let is_below_service = self.services.contains_key(&((*namespace).to_owned(), (*last).to_owned()));
+        let is_service_record = wanted.iter().chain([last]).any(|label| label.starts_with('_'));
+        if wanted.is_empty() || is_below_service || is_service_record || !self.namespaces.contains(*namespace) {
+            return None;
+        }
+        let mut found = Name::from_labels(name.iter().take(wanted.len() + 1)).ok()?;
+        found.set_fqdn(true);
+        Some(found)
+    }
+
+    /// The rest of the search path within the cluster domain: `<name>.svc.<domain>` and `<name>.<domain>`.
+    pub fn search_path(&self, wanted: &Name) -> Vec<Name> {
+        let domains = [absolute(&format!("svc.{}", self.domain)), absolute(&self.domain)];
+        domains.iter().filter_map(|domain| wanted.clone().append_domain(domain).ok()).collect()
+    }
+
+    pub fn has_addresses(&self, name: &Name) -> bool {
+        let answers = |record_type| matches!(self.answer(name, record_type, 0), Answer::Found(_) | Answer::Alias { .. });
+        answers(RecordType::A) || answers(RecordType::AAAA)
+    }
+
     /// For the authority section of answers without records.
     pub fn start_of_authority(&self) -> Record {
         let zone = absolute(&self.domain);
@@ -474,7 +502,27 @@ mod tests {
     }
 
     #[test]
-    fn answers_search_paths_at_once() {
+    fn knows_what_a_search_is_for() {
+        let check = |name: &str, expected: Option<&str>| {
+            let found = zone().searched(&Name::from_ascii(name).unwrap());
+            assert_eq!(found.map(|found| found.to_string()).as_deref(), expected, "{name}");
+        };
+        check("example.com.default.svc.cluster.local.", Some("example.com."));
+        check("Web.Default.team.svc.cluster.local.", Some("Web.Default."));
+        check("web.default.svc.cluster.local.team.svc.cluster.local.", Some("web.default.svc.cluster.local."));
+        check("example.default.svc.cluster.local.", None);
+        check("example.com.nobody.svc.cluster.local.", None);
+        check("db-9.db.default.svc.cluster.local.", None);
+        check("_sql._tcp.db.team.svc.cluster.local.", None);
+        check("example.com.svc.cluster.local.", None);
+        check("example.com.", None);
+        let path = zone().search_path(&Name::from_ascii("example.com.").unwrap());
+        let path: Vec<String> = path.iter().map(ToString::to_string).collect();
+        assert_eq!(path, ["example.com.svc.cluster.local.", "example.com.cluster.local."]);
+    }
+
+    #[test]
+    fn names_of_the_search_path_do_not_exist() {
         use RecordType::A;
         check("example.com.default.svc.cluster.local.", A, "no name");
         check("example.com.svc.cluster.local.", A, "no name");

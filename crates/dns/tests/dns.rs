@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use client::Informers;
-use dns::{DnsConfig, DnsServer, Upstreams};
+use dns::{DnsConfig, DnsServer, StubDomain, Upstreams};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -50,6 +50,11 @@ async fn upstream(questions: Arc<AtomicUsize>) -> SocketAddr {
             let mut reply = Message::from_vec(&buffer[..length]).unwrap();
             reply.metadata.message_type = MessageType::Response;
             let name = reply.queries[0].name().clone();
+            if name.to_string().starts_with("nosuch.") {
+                reply.metadata.response_code = ResponseCode::NXDomain;
+                socket.send_to(&reply.to_vec().unwrap(), from).await.unwrap();
+                continue;
+            }
             reply.answers.push(Record::from_rdata(name, 60, RData::A(A(Ipv4Addr::new(9, 9, 9, 9)))));
             socket.send_to(&reply.to_vec().unwrap(), from).await.unwrap();
         }
@@ -91,13 +96,14 @@ fn show(reply: &[u8]) -> String {
     reply.answers.iter().map(|record| record.data.to_string()).collect::<Vec<_>>().join(" ")
 }
 
-async fn start(upstreams: Vec<SocketAddr>) -> (SocketAddr, CancellationToken) {
+async fn start(upstreams: Vec<SocketAddr>, stub: Vec<SocketAddr>) -> (SocketAddr, CancellationToken) {
     let cancel = CancellationToken::new();
     let informers = Informers::new(client::in_process(tower::service_fn(api)), cancel.clone());
     let config = DnsConfig {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         domain: "cluster.local".to_owned(),
         upstreams: Upstreams::Fixed(upstreams),
+        stub_domains: vec![StubDomain { domain: Name::from_ascii("corp.example.").unwrap(), servers: stub }],
     };
     let bound = DnsServer::new(config, informers.clone()).bind().await.unwrap();
     let address = bound.addresses()[0];
@@ -109,7 +115,7 @@ async fn start(upstreams: Vec<SocketAddr>) -> (SocketAddr, CancellationToken) {
 
 #[tokio::test]
 async fn answers_by_udp_and_tcp() {
-    let (server, cancel) = start(Vec::new()).await;
+    let (server, cancel) = start(Vec::new(), Vec::new()).await;
     assert_eq!(ask_udp(server, "web.default.svc.cluster.local.").await, "10.43.0.5");
     assert_eq!(ask_tcp(server, "web.default.svc.cluster.local.").await, "10.43.0.5");
     assert_eq!(ask_udp(server, "example.com.default.svc.cluster.local.").await, "NXDomain");
@@ -123,7 +129,7 @@ async fn asks_others_once_and_remembers() {
     let other = upstream(questions.clone()).await;
     // The first server is not there: the next one is asked.
     let nobody: SocketAddr = "127.0.0.1:9".parse().unwrap();
-    let (server, cancel) = start(vec![nobody, other]).await;
+    let (server, cancel) = start(vec![nobody, other], Vec::new()).await;
     assert_eq!(ask_udp(server, "example.com.").await, "9.9.9.9");
     assert_eq!(ask_udp(server, "EXAMPLE.com.").await, "9.9.9.9");
     assert_eq!(ask_tcp(server, "example.com.").await, "9.9.9.9");
@@ -133,8 +139,36 @@ async fn asks_others_once_and_remembers() {
 }
 
 #[tokio::test]
+async fn a_search_takes_one_question() {
+    let (questions, stub_questions) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (other, stub) = (upstream(questions.clone()).await, upstream(stub_questions.clone()).await);
+    let (server, cancel) = start(vec![other], vec![stub]).await;
+    assert_eq!(ask_udp(server, "example.com.default.svc.cluster.local.").await, "example.com. 9.9.9.9");
+    assert_eq!(ask_tcp(server, "Example.com.default.svc.cluster.local.").await, "Example.com. 9.9.9.9");
+    assert_eq!(questions.load(Ordering::SeqCst), 1, "the answer is remembered");
+    assert_eq!(ask_udp(server, "nosuch.example.com.default.svc.cluster.local.").await, "NXDomain");
+    assert_eq!(ask_udp(server, "nosuch.default.svc.cluster.local.").await, "NXDomain");
+    assert_eq!(questions.load(Ordering::SeqCst), 2, "a Service that does not exist is nobody else's business");
+    assert_eq!(ask_udp(server, "git.corp.example.default.svc.cluster.local.").await, "git.corp.example. 9.9.9.9");
+    assert_eq!(ask_udp(server, "git.corp.example.").await, "9.9.9.9");
+    assert_eq!((questions.load(Ordering::SeqCst), stub_questions.load(Ordering::SeqCst)), (2, 1), "a domain's own server");
+    cancel.cancel();
+}
+
+/// Whoever is not there is not waited for longer than a client would.
+#[tokio::test]
+async fn a_search_ends_soon_where_nobody_answers() {
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (server, cancel) = start(vec![silent.local_addr().unwrap()], Vec::new()).await;
+    let started = std::time::Instant::now();
+    assert_eq!(ask_udp(server, "example.com.default.svc.cluster.local.").await, "NXDomain");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    cancel.cancel();
+}
+
+#[tokio::test]
 async fn survives_what_is_thrown_at_it() {
-    let (server, cancel) = start(Vec::new()).await;
+    let (server, cancel) = start(Vec::new(), Vec::new()).await;
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     for length in 0..200usize {
         let garbage: Vec<u8> = (0..length).map(|at| (at * 37 + length * 11) as u8).collect();
