@@ -395,6 +395,13 @@ impl Machines {
         self.machines[index].start_coracle()
     }
 
+    /// Kills server or agent and starts it with further flags.
+    pub fn restart_with(&mut self, index: usize, flags: &[&str]) -> io::Result<()> {
+        self.kill_coracle(index)?;
+        self.machines[index].arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self.start_coracle(index)
+    }
+
     /// Waits for server or agent to end by itself and says what it said last.
     pub fn ended(&mut self, index: usize, within: Duration) -> Option<String> {
         let end = Instant::now() + within;

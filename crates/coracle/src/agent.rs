@@ -25,7 +25,8 @@ use crate::cluster_settings::{ClusterSettings, FetchError};
 use crate::config::Config;
 use crate::instance::Instance;
 use crate::join_token::JoinToken;
-use crate::{node, server};
+use crate::own_address::{self, Ended};
+use crate::node;
 
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
@@ -33,16 +34,16 @@ const RETRY_LONGEST: Duration = Duration::from_secs(5);
 const SERVERS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs until cancelled. Containers go on after it returns.
-pub async fn run(mut config: Config, instance: Instance, server: Option<String>, cancel: CancellationToken) -> Result<(), String> {
+pub async fn run(mut config: Config, instance: Instance, server: Option<String>, cancel: CancellationToken) -> Result<Ended, String> {
     let clock = Clock::system();
     let server = server.as_deref().map(server_address).transpose()?;
     let certificates = Certificates { directory: instance.pki(), node_name: config.node_name.clone(), clock: clock.clone() };
     let joined = tokio::select! {
-        () = cancel.cancelled() => return Ok(()),
+        () = cancel.cancelled() => return Ok(Ended::Stopped),
         joined = join(&config, &instance, server, &certificates) => joined?,
     };
     joined.settings.apply_to(&mut config);
-    let node_ip = server::node_ip(&config)?;
+    let node_ip = own_address::node_ip(&config)?;
 
     let remote = joined.remote;
     let failed = |cause: RemoteError| cause.to_string();
@@ -62,8 +63,10 @@ pub async fn run(mut config: Config, instance: Instance, server: Option<String>,
 
     let control_plane = node::ControlPlane { node_client, informers, kubelet_server, clock };
     node::start(&config, &instance, node_ip, control_plane, &cancel).await?;
-    cancel.cancelled().await;
-    Ok(())
+    tokio::select! {
+        () = cancel.cancelled() => Ok(Ended::Stopped),
+        () = own_address::moved(&config, &instance, node_ip) => Ok(Ended::Moved),
+    }
 }
 
 struct Joined {
@@ -225,7 +228,7 @@ fn server_address(text: &str) -> Result<String, String> {
     Ok(format!("{host}:{}", uri.port_u16().unwrap_or(6443)))
 }
 
-fn kept_servers(instance: &Instance) -> Vec<String> {
+pub fn kept_servers(instance: &Instance) -> Vec<String> {
     let text = std::fs::read(instance.servers()).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()
 }

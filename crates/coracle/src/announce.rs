@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Informer, Informers};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 use net::NetError;
 use net::pod_network::BridgeNetwork;
 use tokio::sync::Notify;
@@ -26,12 +26,15 @@ pub async fn run(
     cancel: CancellationToken,
 ) {
     let services: Arc<Informer<Service>> = informers.of();
+    let nodes: Arc<Informer<Node>> = informers.of();
     let changed = Arc::new(Notify::new());
     let notify = changed.clone();
     services.subscribe(move |_| notify.notify_one());
     services.synced().await;
+    nodes.synced().await;
     loop {
-        let wanted = wanted(services.list().iter().map(AsRef::as_ref), &node_name);
+        let of_nodes = nodes.list().iter().flat_map(|node| addresses(node)).collect();
+        let wanted = wanted(services.list().iter().map(AsRef::as_ref), &node_name, &of_nodes);
         let bridge = bridge.clone();
         let done = tokio::task::spawn_blocking(move || synchronize(&bridge, &wanted, cluster_dns)).await;
         let failed = match done {
@@ -50,13 +53,23 @@ pub async fn run(
     }
 }
 
-/// Pure.
-fn wanted<'a>(services: impl IntoIterator<Item = &'a Service>, node_name: &str) -> BTreeSet<IpAddr> {
+fn addresses(node: &Node) -> Vec<IpAddr> {
+    let listed = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    listed.filter_map(|address| address.address.parse().ok()).collect()
+}
+
+/// Pure. A Service that has just been given a pool still tells of the nodes' own addresses for a moment; to take such
+/// a one would cut its node off.
+fn wanted<'a>(
+    services: impl IntoIterator<Item = &'a Service>,
+    node_name: &str,
+    of_nodes: &BTreeSet<IpAddr>,
+) -> BTreeSet<IpAddr> {
     let chosen = services.into_iter().filter(|service| {
         let annotations = service.metadata.annotations.as_ref();
         annotations.and_then(|all| all.get(controllers::ANNOUNCING_NODE)).is_some_and(|node| node == node_name)
     });
-    chosen.flat_map(controllers::ingress_addresses).collect()
+    chosen.flat_map(controllers::ingress_addresses).filter(|address| !of_nodes.contains(address)).collect()
 }
 
 fn synchronize(bridge: &BridgeNetwork, wanted: &BTreeSet<IpAddr>, cluster_dns: IpAddr) -> Result<(), NetError> {
@@ -88,6 +101,8 @@ mod tests {
             .expect("a Service")
         };
         let all = [service("a", "10.0.0.1"), service("b", "10.0.0.2"), Service::default()];
-        assert_eq!(wanted(&all, "b"), BTreeSet::from(["10.0.0.2".parse().expect("an address")]));
+        let address = BTreeSet::from(["10.0.0.2".parse().expect("an address")]);
+        assert_eq!(wanted(&all, "b", &BTreeSet::new()), address);
+        assert_eq!(wanted(&all, "b", &address), BTreeSet::new(), "a node's own");
     }
 }

@@ -13,6 +13,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::config::{Config, NetworkBackend};
+use crate::stub_domains::StubDomains;
 
 const NAMESPACE: &str = "kube-public";
 const NAME: &str = "coracle";
@@ -23,6 +24,7 @@ pub struct ClusterSettings {
     pub service_cidr: IpNet,
     pub cluster_dns: IpAddr,
     pub cluster_domain: String,
+    pub dns_stub_domains: StubDomains,
     pub network_backend: NetworkBackend,
     /// Tells this cluster's packets from another's on the same wire.
     pub vxlan_id: u32,
@@ -36,6 +38,7 @@ impl ClusterSettings {
             service_cidr: config.service_cidr,
             cluster_dns: config.cluster_dns,
             cluster_domain: config.cluster_domain.clone(),
+            dns_stub_domains: config.dns_stub_domains.clone(),
             network_backend: config.network_backend,
             // 24 bits, and 0 means none.
             vxlan_id: u32::from_str_radix(authority_hash.get(..6).unwrap_or_default(), 16).unwrap_or(1).max(1),
@@ -48,6 +51,7 @@ impl ClusterSettings {
         config.service_cidr = self.service_cidr;
         config.cluster_dns = self.cluster_dns;
         config.cluster_domain = self.cluster_domain.clone();
+        config.dns_stub_domains = self.dns_stub_domains.clone();
         config.network_backend = self.network_backend;
         config.vxlan_id = self.vxlan_id;
     }
@@ -84,6 +88,7 @@ impl ClusterSettings {
             ("service-cidr", self.service_cidr.to_string()),
             ("cluster-dns", self.cluster_dns.to_string()),
             ("cluster-domain", self.cluster_domain.clone()),
+            ("dns-stub-domains", self.dns_stub_domains.to_string()),
             ("network-backend", self.network_backend.to_string()),
             ("vxlan-id", self.vxlan_id.to_string()),
         ]
@@ -102,6 +107,8 @@ impl ClusterSettings {
             service_cidr: field(data, "service-cidr")?,
             cluster_dns: field(data, "cluster-dns")?,
             cluster_domain: field(data, "cluster-domain")?,
+            // An older server does not tell.
+            dns_stub_domains: if data.contains_key("dns-stub-domains") { field(data, "dns-stub-domains")? } else { StubDomains::default() },
             network_backend: field(data, "network-backend")?,
             vxlan_id: field(data, "vxlan-id")?,
         })
@@ -136,6 +143,7 @@ mod tests {
             service_cidr: "10.43.0.0/16".parse().unwrap(),
             cluster_dns: "10.43.0.10".parse().unwrap(),
             cluster_domain: "cluster.local".into(),
+            dns_stub_domains: "corp.example=10.0.0.1:53,corp.example=10.0.0.2:5353".parse().unwrap(),
             network_backend: NetworkBackend::HostGateway,
             vxlan_id: 77,
         };

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::api_flags::ApiFlags;
 use crate::datastore::Datastore;
+use crate::stub_domains::StubDomains;
 use controllers::AddressPool;
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 use ipnet::IpNet;
@@ -55,6 +56,7 @@ const SETTINGS: &[Setting] = &[
     Setting { name: "nodeport-addresses", default: "", help: "CIDRs of the node addresses that serve NodePorts (default: all)", kind: SettingKind::List },
     value("cni-conf-dir", "/etc/cni/net.d", "Where CNI configurations are; with one, its plugins make pods' networks"),
     Setting { name: "cni-bin-dir", default: "/opt/cni/bin,/usr/lib/cni", help: "Where CNI plugins are", kind: SettingKind::List },
+    Setting { name: "dns-stub-domain", default: "", help: "DOMAIN=ADDRESS[:PORT]: a name server that the cluster's DNS asks about a domain; several, and several of a domain, are possible", kind: SettingKind::List },
     Setting { name: "load-balancer-pool", default: "", help: "Addresses for Services of type LoadBalancer, CIDRs or FIRST-LAST (default: the nodes' own)", kind: SettingKind::List },
     value("kubelet-port", "10250", "Port of the kubelet's API"),
     value("max-pods", "110", "Pods that this node takes at most"),
@@ -102,6 +104,7 @@ pub struct Config {
     pub service_cidr: IpNet,
     pub cluster_dns: IpAddr,
     pub cluster_domain: String,
+    pub dns_stub_domains: StubDomains,
     pub node_ports: (u16, u16),
     pub nodeport_addresses: Vec<IpNet>,
     pub cni_conf_dir: PathBuf,
@@ -270,6 +273,7 @@ fn check(values: &BTreeMap<&str, Vec<String>>) -> Result<Config, String> {
         service_cidr: parse("service-cidr", one("service-cidr"))?,
         cluster_dns: parse("cluster-dns", one("cluster-dns"))?,
         cluster_domain: one("cluster-domain").trim_end_matches('.').to_string(),
+        dns_stub_domains: many("dns-stub-domain").join(",").parse().map_err(|cause| format!("--dns-stub-domain {cause}"))?,
         node_ports: port_range(one("service-node-port-range"))?,
         nodeport_addresses: many("nodeport-addresses")
             .iter()

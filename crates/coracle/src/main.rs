@@ -16,9 +16,11 @@ mod kubeconfig;
 mod local;
 mod manifests;
 mod node;
+mod own_address;
 mod peers;
 mod pod_network;
 mod server;
+mod stub_domains;
 
 use std::process::ExitCode;
 

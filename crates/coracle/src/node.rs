@@ -232,6 +232,7 @@ fn start_dns(config: &Config, informers: &Arc<Informers>, cancel: &CancellationT
         listen: vec![SocketAddr::new(config.cluster_dns, DNS_PORT)],
         domain: config.cluster_domain.clone(),
         upstreams: dns::Upstreams::ResolvConf("/etc/resolv.conf".into()),
+        stub_domains: config.dns_stub_domains.0.clone(),
     };
     let (server, cancel) = (dns::DnsServer::new(settings, informers.clone()), cancel.clone());
     tokio::spawn(async move {

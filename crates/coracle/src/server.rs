@@ -13,7 +13,6 @@ use controllers::{ControllerManager, ControllersConfig, LoadBalancerSettings, Ow
 use ipnet::IpNet;
 use kubelet::ServerConfig;
 use kubelet::certificates::Serving;
-use net::host::HostNetwork;
 use scheduler::{Scheduler, SchedulerConfig};
 use store::SharedStore;
 use tokio::net::TcpListener;
@@ -22,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster_settings::ClusterSettings;
 use crate::config::Config;
 use crate::instance::Instance;
+use crate::own_address::{self, Ended};
 use crate::{datastore, kubeconfig, manifests, node, peers};
 
 /// Runs until cancelled. Containers go on after it returns.
-pub async fn run(mut config: Config, instance: Instance, cancel: CancellationToken) -> Result<(), String> {
+pub async fn run(mut config: Config, instance: Instance, cancel: CancellationToken) -> Result<Ended, String> {
     let clock = Clock::system();
-    let node_ip = node_ip(&config)?;
+    let node_ip = own_address::node_ip(&config)?;
     let listener = TcpListener::bind(SocketAddr::new(config.bind_address, config.https_listen_port))
         .await
         .map_err(|cause| format!("{}:{}: {cause}", config.bind_address, config.https_listen_port))?;
@@ -66,9 +66,10 @@ pub async fn run(mut config: Config, instance: Instance, cancel: CancellationTok
     tokio::spawn(manifests::run(administrator, instance.manifests(), cancel.clone()));
 
     tokio::select! {
-        () = cancel.cancelled() => Ok(()),
+        () = cancel.cancelled() => Ok(Ended::Stopped),
+        () = own_address::moved(&config, &instance, node_ip) => Ok(Ended::Moved),
         ended = serving => match ended {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => Ok(Ended::Stopped),
             Ok(Err(cause)) => Err(format!("API server: {cause}")),
             Err(cause) => Err(format!("API server: {cause}")),
         },
@@ -199,18 +200,6 @@ impl Turns {
                 client::lease::lead(client.clone(), clock.clone(), config, cancel.clone(), work).await;
             }
         });
-    }
-}
-
-/// The address by which the node is known: as told, else the host's, else the bridge's.
-pub fn node_ip(config: &Config) -> Result<IpAddr, String> {
-    if let Some(address) = config.node_ip {
-        return Ok(address);
-    }
-    let host = HostNetwork::observe().map_err(|cause| format!("the host's network cannot be read: {cause}"))?;
-    match host.primary() {
-        Some(interface) => Ok(interface.address),
-        None => node::bridge_address(config),
     }
 }
 

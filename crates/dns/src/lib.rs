@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::forward::Forwarder;
 pub use crate::forward::{StubDomain, Upstreams};
+pub use hickory_proto::rr::Name;
 use crate::resolve::{First, Resolver, Transport};
 use crate::zone::Zone;
 

@@ -8,6 +8,7 @@
 //! CNI plugins that somebody configured: no `ip`, `nft`, `iptables` or `conntrack` is run. Netlink is spoken directly:
 //! one batch per change is what keeps attaching a pod below some milliseconds and a change of rules below one.
 
+pub mod address_watch;
 pub mod arp;
 pub mod cni;
 pub mod conntrack;

@@ -2,7 +2,11 @@
 //!
 //! `testserver serve [PORT]` (HTTP; TCP and UDP one above), `testserver liveness PORT SECONDS` (well for so long, then
 //! 500), `testserver pause`, `testserver say ...` (what it was started with). Each HTTP port answers gRPC health checks.
+//! `testserver ask TRIES URL...` is the client: a line for each URL (`http`, `tcp` or `udp`) with all different answers,
+//! over HTTP `NAME@CLIENT`, where CLIENT is the address that the server sees. `testserver issuer FILE AUDIENCE` judges
+//! the service-account token in a file by what its issuer publishes.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -21,6 +25,7 @@ use tokio::net::{TcpListener, UdpSocket};
 
 const HEARD_MAX: usize = 1000;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+const ASKED_AT_ONCE: usize = 4;
 
 #[derive(Default)]
 struct State {
@@ -49,6 +54,18 @@ fn main() -> std::io::Result<()> {
         let work = async {
             match words.first() {
                 Some(&"pause") => std::future::pending().await,
+                Some(&"ask") => {
+                    ask(number(1, 1), words.iter().skip(2).map(|word| (*word).to_owned()).collect()).await;
+                    Ok(())
+                }
+                Some(&"issuer") => {
+                    let word = |at: usize| words.get(at).copied().unwrap_or_default();
+                    match testbed::issuer::judge(word(1), word(2)).await {
+                        Ok(subject) => println!("{subject}"),
+                        Err(cause) => println!("refused: {cause}"),
+                    }
+                    Ok(())
+                }
                 Some(&"serve") => {
                     tokio::try_join!(http(port, state), tcp(port + 1), udp(port + 1)).map(|_| ())
                 }
@@ -104,6 +121,7 @@ async fn answer(state: &State, request: Request<Incoming>, peer: SocketAddr) -> 
             }
         }
         "/clientip" => peer.to_string(),
+        "/seen" => format!("{}@{}", hostname(), peer.ip().to_canonical()),
         "/env" => std::env::vars().map(|(name, value)| format!("{name}={value}\n")).collect(),
         "/header" => {
             let name = query.trim_start_matches("key=");
@@ -138,21 +156,38 @@ async fn dial(query: &str) -> String {
     let address = format!("{}:{}", of("host"), of("port"));
     let mut lines = Vec::new();
     for _ in 0..of("tries").parse().unwrap_or(1_u32) {
-        let attempt = async {
-            match of("protocol") {
-                "udp" => ask_udp(&address).await,
-                "http" => ask_tcp(&address, "GET / HTTP/1.0\r\n\r\n").await,
-                _ => ask_tcp(&address, "").await,
-            }
-        };
-        let answer = tokio::time::timeout(DIAL_TIMEOUT, attempt).await;
-        lines.push(match answer {
-            Ok(Ok(text)) => text.lines().last().unwrap_or_default().to_owned(),
-            Ok(Err(cause)) => format!("error: {:?}", cause.kind()),
-            Err(_) => "error: TimedOut".into(),
-        });
+        lines.push(attempt(of("protocol"), &address, "/").await);
     }
     lines.join("\n")
+}
+
+/// What the address says, or why it says nothing.
+async fn attempt(protocol: &str, address: &str, path: &str) -> String {
+    let attempt = async {
+        match protocol {
+            "udp" => ask_udp(address).await,
+            "http" => ask_tcp(address, &format!("GET {path} HTTP/1.0\r\n\r\n")).await,
+            _ => ask_tcp(address, "").await,
+        }
+    };
+    match tokio::time::timeout(DIAL_TIMEOUT, attempt).await {
+        Ok(Ok(text)) => text.lines().last().unwrap_or_default().to_owned(),
+        Ok(Err(cause)) => format!("error: {:?}", cause.kind()),
+        Err(_) => "error: TimedOut".into(),
+    }
+}
+
+/// All of them side by side, in the order given.
+async fn ask(tries: u64, urls: Vec<String>) {
+    let asked = urls.into_iter().map(|url| async move {
+        let (protocol, address) = url.split_once("://").unwrap_or(("tcp", &url));
+        let attempts = (0..tries).map(|_| attempt(protocol, address, "/seen"));
+        let answers: BTreeSet<String> = futures::stream::iter(attempts).buffered(ASKED_AT_ONCE).collect().await;
+        format!("{url} {}", answers.into_iter().collect::<Vec<_>>().join(","))
+    });
+    for line in futures::future::join_all(asked).await {
+        println!("{line}");
+    }
 }
 
 async fn ask_tcp(address: &str, request: &str) -> std::io::Result<String> {

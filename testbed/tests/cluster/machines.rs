@@ -232,6 +232,12 @@ fn joining_is_guarded_and_leaving_is_clean() {
     assert!(requests.contains("kubernetes.io/kube-apiserver-client-kubelet") && requests.contains("system:bootstrap:"), "{requests}");
     machines.eventually("get csr", SOON, |text| text.matches("Approved,Issued").count() == 2 && text.contains("kubelet-serving"));
 
+    let status = machines.machines[1].coracle_output(&["status"]).expect("runs");
+    let told = String::from_utf8_lossy(&status.stdout).into_owned();
+    for wanted in ["agent     pid ", "servers   192.0.2.11:6443", "node      machine-2 Ready v1.35", "pods      0 of 0 running"] {
+        assert!(told.contains(wanted), "{wanted} in {told}{}", String::from_utf8_lossy(&status.stderr));
+    }
+
     // A namesake, and then the token taken back.
     machines.machines[2].name = "machine-2".into();
     machines.join(2, &token).expect("starts");
@@ -265,6 +271,34 @@ fn joining_is_guarded_and_leaving_is_clean() {
     assert!(!machine.data_dir.exists());
     let processes = machine.run("ps -e -o args=");
     assert!(!processes.contains("internal-shim"), "{processes}");
+}
+
+/// As after another lease from the router: nobody is asked, nothing is restarted by hand, and pods do not notice.
+#[test]
+fn a_node_gets_another_address() {
+    let Some(machines) = machines(Plan::of(2)) else { return };
+    machines.apply(TOOLS);
+    machines.kubectl("rollout status daemonset/tools --timeout=60s");
+    let machine = &machines.machines[1];
+    for line in ["ip addr add 192.0.2.77/24 dev eth0", "ip addr del 192.0.2.12/24 dev eth0", "ip route replace default via 192.0.2.1"] {
+        machine.run(line);
+    }
+    let address = "get node machine-2 -o jsonpath={.status.addresses[?(@.type=='InternalIP')].address}";
+    machines.eventually(address, SOON, |text| text == "192.0.2.77");
+    machines.eventually("get node machine-2 -o jsonpath={.status.conditions[?(@.type=='Ready')].status}", SOON, |text| text == "True");
+    let moved = pods(&machines, "app=tools").into_iter().find(|(_, node, _)| node == "machine-2").expect("one on each");
+    machines.eventually(&format!("exec {} -- hostname", moved.0), SOON, |text| text.trim() == moved.0);
+    let restarts = machines.kubectl(&format!("get pod {} -o jsonpath={{.status.containerStatuses[0].restartCount}}", moved.0));
+    assert_eq!(restarts, "0");
+    let way = |machine: usize, route: &str| {
+        let end = Instant::now() + SOON;
+        while !machines.machines[machine].run("ip route show").contains(route) && !machines.machines[machine].run("bridge fdb show").contains(route) {
+            assert!(Instant::now() < end, "{route} on machine {}\n{}", machine + 1, machines.logs());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    way(0, "192.0.2.77");
+    every_pod_reaches_every_other_of_two(&machines);
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod kubectl_terminal;
 mod machines;
 mod machines_chaos;
 mod machines_loss;
+mod machines_services;
 mod network_conformance;
 mod node_conformance;
 mod one_machine;

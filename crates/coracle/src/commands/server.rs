@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 use super::process;
 use crate::config::{self, Config};
 use crate::instance::Instance;
+use crate::own_address::{Ended, start_anew};
 
 pub fn command() -> Command {
     config::arguments(Command::new("server").about("Run control plane and node in the foreground"))
@@ -22,7 +23,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), String> {
 }
 
 /// In the foreground, until a signal: with the lock held, a log and an event loop.
-pub fn run_as<F: Future<Output = Result<(), String>>>(
+pub fn run_as<F: Future<Output = Result<Ended, String>>>(
     command: &str,
     config: Config,
     main: impl FnOnce(Config, Instance, CancellationToken) -> F,
@@ -31,7 +32,7 @@ pub fn run_as<F: Future<Output = Result<(), String>>>(
         return Err(format!("coracle {command} must run as root"));
     }
     let instance = Instance::of(&config.data_dir);
-    let _lock = process::lock(&instance.lock())?;
+    let lock = process::lock(&instance.lock())?;
     log_to_stderr(&config);
     // Few threads: the work is short and memory counts.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -46,7 +47,13 @@ pub fn run_as<F: Future<Output = Result<(), String>>>(
     });
     // Crash-only: whatever still runs in the background is not waited for.
     runtime.shutdown_background();
-    outcome
+    match outcome? {
+        Ended::Stopped => Ok(()),
+        Ended::Moved => {
+            drop(lock);
+            Err(start_anew())
+        }
+    }
 }
 
 pub async fn cancel_on_signal(cancel: CancellationToken) {
