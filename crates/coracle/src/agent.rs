@@ -61,7 +61,7 @@ pub async fn run(mut config: Config, instance: Instance, server: Option<String>,
     let names = vec![config.node_name.clone(), node_ip.to_string()];
     tokio::spawn(keep_serving(certificates, node_client.clone(), names, serving, cancel.clone()));
 
-    let control_plane = node::ControlPlane { node_client, informers, kubelet_server, clock };
+    let control_plane = node::ControlPlane { node_client, informers, kubelet_server, store: None, clock };
     node::start(&config, &instance, node_ip, control_plane, &cancel).await?;
     tokio::select! {
         () = cancel.cancelled() => Ok(Ended::Stopped),

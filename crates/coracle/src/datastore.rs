@@ -181,9 +181,9 @@ async fn stored(store: &SharedStore) -> Result<Option<Bytes>, StoreError> {
     Ok(answer.kvs.into_iter().next().map(|kv| kv.value))
 }
 
-type Files = BTreeMap<String, String>;
+pub type Files = BTreeMap<String, String>;
 
-fn read_shared(directory: &Path) -> Result<Files, String> {
+pub fn read_shared(directory: &Path) -> Result<Files, String> {
     SHARED
         .iter()
         .map(|name| {
@@ -195,7 +195,7 @@ fn read_shared(directory: &Path) -> Result<Files, String> {
 }
 
 /// Writes what is missing; what is there must be the same.
-fn take_over(directory: &Path, files: &Files) -> Result<(), String> {
+pub fn take_over(directory: &Path, files: &Files) -> Result<(), String> {
     for name in SHARED {
         let Some(wanted) = files.get(*name) else { return Err(format!("the servers' shared keys lack {name}")) };
         let path = directory.join(name);

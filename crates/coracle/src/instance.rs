@@ -55,6 +55,10 @@ impl Instance {
         self.data_dir.join("server/store")
     }
 
+    pub fn snapshots(&self) -> PathBuf {
+        self.data_dir.join("server/snapshots")
+    }
+
     pub fn admin_kubeconfig(&self) -> PathBuf {
         self.data_dir.join("server/admin.kubeconfig")
     }

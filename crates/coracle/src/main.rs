@@ -20,6 +20,7 @@ mod own_address;
 mod peers;
 mod pod_network;
 mod server;
+mod snapshot;
 mod stub_domains;
 
 use std::process::ExitCode;

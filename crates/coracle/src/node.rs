@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::flat_network::FlatNetwork;
 use crate::instance::Instance;
 use crate::pod_network::{Bridge, Leaving, Plugins};
-use crate::{announce, flat_network, local};
+use crate::{announce, flat_network, local, snapshot};
 
 const NODE_PREFIX_LENGTH: u8 = 24;
 const DNS_PORT: u16 = 53;
@@ -37,6 +37,8 @@ pub struct ControlPlane {
     /// Shared caches, for proxy and DNS.
     pub informers: Arc<Informers>,
     pub kubelet_server: ServerConfig,
+    /// For snapshots, where the store is on this machine.
+    pub store: Option<Arc<snapshot::Source>>,
     pub clock: Clock,
 }
 
@@ -76,12 +78,8 @@ pub async fn start(
     };
     tokio::spawn(flat.run(control_plane.informers.of::<Node>(), cancel.clone()));
     tokio::spawn(import_archives(images.clone(), instance.image_archives()));
-    let (socket, listed, stop) = (instance.socket(), images.clone(), cancel.clone());
-    tokio::spawn(async move {
-        if let Err(cause) = local::serve(&socket, listed, stop).await {
-            tracing::error!(socket = %socket.display(), %cause, "the local socket is closed");
-        }
-    });
+    let subjects = local::Subjects { images: Some(images.clone()), store: control_plane.store.clone() };
+    serve_locally(instance, subjects, cancel);
     let node_changed = Arc::new(Notify::new());
     start_kubelet(config, instance, node_ip, &control_plane, (runtime, images), node_changed.clone(), cancel);
     let enabled = |part: &str| !config.disable.iter().any(|disabled| disabled == part);
@@ -98,6 +96,16 @@ pub async fn start(
         start_on_bridge(&config, bridge, &informers, &cancel);
     });
     Ok(())
+}
+
+/// Opens the socket by which the command line asks this process.
+pub fn serve_locally(instance: &Instance, subjects: local::Subjects, cancel: &CancellationToken) {
+    let (socket, stop) = (instance.socket(), cancel.clone());
+    tokio::spawn(async move {
+        if let Err(cause) = local::serve(&socket, subjects, stop).await {
+            tracing::error!(socket = %socket.display(), %cause, "the local socket is closed");
+        }
+    });
 }
 
 /// What lives on the pods' bridge and so comes after it.
@@ -321,7 +329,7 @@ fn unmount_below(directories: &[&Path]) -> Result<(), String> {
     Ok(())
 }
 
-fn make_private(directory: &Path) -> Result<(), String> {
+pub fn make_private(directory: &Path) -> Result<(), String> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(named(directory))?;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(named(directory))

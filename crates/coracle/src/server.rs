@@ -22,7 +22,7 @@ use crate::cluster_settings::ClusterSettings;
 use crate::config::Config;
 use crate::instance::Instance;
 use crate::own_address::{self, Ended};
-use crate::{datastore, kubeconfig, manifests, node, peers};
+use crate::{datastore, kubeconfig, local, manifests, node, peers, snapshot};
 
 /// Runs until cancelled. Containers go on after it returns.
 pub async fn run(mut config: Config, instance: Instance, cancel: CancellationToken) -> Result<Ended, String> {
@@ -36,6 +36,7 @@ pub async fn run(mut config: Config, instance: Instance, cancel: CancellationTok
     let authority_hash = client::remote::authority_hash(pki.authority_pem()).map_err(|cause| cause.to_string())?;
     let settings = ClusterSettings::of(&config, &authority_hash);
     settings.apply_to(&mut config);
+    let snapshots = Arc::new(snapshot::Source { store: store.clone(), tls: instance.tls(), clock: clock.clone() });
     let server = api_server(&config, store, &pki, node_ip, &clock, &cancel).await?;
     let tls = serving_certificate(&config, &pki, node_ip)?;
     let serving = tokio::spawn(server.clone().serve(listener, tls, cancel.clone()));
@@ -45,12 +46,16 @@ pub async fn run(mut config: Config, instance: Instance, cancel: CancellationTok
     let manager = client::in_process_as(server.in_process("system:kube-controller-manager", &[]), "kube-controller-manager");
     let informers = Informers::new(manager.clone(), cancel.clone());
     start_control_plane(&config, &server, &pki, &informers, manager, &clock, &cancel);
-    if !config.disable_agent {
+    if config.disable_agent {
+        node::make_private(&instance.run())?;
+        node::serve_locally(&instance, local::Subjects { images: None, store: Some(snapshots) }, &cancel);
+    } else {
         let user = format!("system:node:{}", config.node_name);
         let control_plane = node::ControlPlane {
             node_client: client::in_process_as(server.in_process(&user, &["system:nodes"]), "kubelet"),
             informers: informers.clone(),
             kubelet_server: kubelet_server(&config, &pki, node_ip)?,
+            store: Some(snapshots),
             clock: clock.clone(),
         };
         node::start(&config, &instance, node_ip, control_plane, &cancel).await?;

@@ -23,6 +23,7 @@ mod ours;
 mod pod_conformance;
 mod pods;
 mod services;
+mod snapshots;
 mod storage;
 mod workloads;
 mod why;

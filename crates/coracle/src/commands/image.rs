@@ -7,7 +7,7 @@ use runtime::image::{ImageStore, RegistriesConfig};
 
 use super::{block_on, data_dir_argument, instance, process, say};
 use crate::instance::Instance;
-use crate::local::{self, Reply, Request};
+use crate::local::{self, ImageRequest, Reply, Request};
 
 pub fn command() -> Command {
     let many = |name: &'static str, help: &'static str| Arg::new(name).required(true).num_args(1..).help(help);
@@ -35,24 +35,24 @@ pub fn run(matches: &ArgMatches) -> Result<(), String> {
         Some(("import", matches)) => {
             for path in names(matches, "archive") {
                 let path = std::path::absolute(&path).map_err(|cause| format!("{path}: {cause}"))?;
-                for name in ask(&instance, Request::ImportImages { path })?.names {
+                for name in ask(&instance, ImageRequest::Import { path })?.names {
                     say(&format!("imported {name}"));
                 }
             }
         }
         Some(("pull", matches)) => {
             for name in names(matches, "name") {
-                let reply = ask(&instance, Request::PullImage { name: name.clone() })?;
+                let reply = ask(&instance, ImageRequest::Pull { name: name.clone() })?;
                 say(&format!("pulled {name} {}", reply.names.join(" ")));
             }
         }
         Some(("rm", matches)) => {
             for name in names(matches, "name") {
-                ask(&instance, Request::RemoveImage { name: name.clone() })?;
+                ask(&instance, ImageRequest::Remove { name: name.clone() })?;
                 say(&format!("removed {name}"));
             }
         }
-        _ => list(ask(&instance, Request::ListImages)?),
+        _ => list(ask(&instance, ImageRequest::List)?),
     }
     Ok(())
 }
@@ -69,22 +69,14 @@ fn list(reply: Reply) {
     }
 }
 
-fn ask(instance: &Instance, request: Request) -> Result<Reply, String> {
+fn ask(instance: &Instance, request: ImageRequest) -> Result<Reply, String> {
     block_on(async {
-        let reply = match process::running(&instance.lock()) {
-            Some(_) => local::ask(&instance.socket(), &request)
-                .await
-                .map_err(|cause| format!("{}: {cause}", instance.socket().display()))?,
-            None => {
-                let registries = RegistriesConfig::read(&PathBuf::from("/etc/coracle/registries.yaml"))?;
-                let images = ImageStore::open(&instance.image_store(), registries)
-                    .map_err(|cause| format!("{}: {cause}", instance.image_store().display()))?;
-                local::handle(request, &images).await
-            }
-        };
-        match reply.error {
-            Some(problem) => Err(problem),
-            None => Ok(reply),
+        if process::running(&instance.lock()).is_some() {
+            return local::ask(&instance.socket(), &Request::Image(request)).await;
         }
+        let registries = RegistriesConfig::read(&PathBuf::from("/etc/coracle/registries.yaml"))?;
+        let images = ImageStore::open(&instance.image_store(), registries)
+            .map_err(|cause| format!("{}: {cause}", instance.image_store().display()))?;
+        local::handle_image(request, &images).await.checked()
     })
 }

@@ -1,12 +1,14 @@
 //! The command line: one file per command, each with its help, its flags and its `run`.
 
 mod agent;
+mod certs;
 mod down;
 mod image;
 mod process;
 mod progress;
 mod server;
 mod sim;
+mod snapshot;
 mod status;
 mod token;
 mod up;
@@ -26,8 +28,6 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (Kubernetes v1.35)");
 
 /// Commands of the contract that have no code yet: they say so, and fail.
 const NOT_YET: &[(&str, &str)] = &[
-    ("snapshot", "Save, restore and list snapshots of the store"),
-    ("certs", "Show and renew certificates"),
     ("apiserver", "The API server alone"),
     ("controller-manager", "The controllers alone"),
     ("scheduler", "The scheduler alone"),
@@ -60,6 +60,8 @@ pub fn run(arguments: &[String]) -> ExitCode {
         Some(("token", matches)) => token::run(matches),
         Some(("image", matches)) => image::run(matches),
         Some(("sim", matches)) => sim::run(matches),
+        Some(("snapshot", matches)) => snapshot::run(matches),
+        Some(("certs", matches)) => certs::run(matches),
         Some((name, _)) => Err(format!("coracle {name} is not supported yet")),
         None => Err("no command given; see coracle --help".into()),
     };
@@ -85,6 +87,8 @@ fn command() -> Command {
         .subcommand(agent::command())
         .subcommand(token::command())
         .subcommand(image::command())
+        .subcommand(snapshot::command())
+        .subcommand(certs::command())
         .subcommand(sim::command())
         .subcommand(Command::new("kubectl").about("The Kubernetes command-line client").disable_help_flag(true));
     NOT_YET.iter().fold(command, |command, (name, about)| {
@@ -102,6 +106,21 @@ fn instance(matches: &ArgMatches) -> Result<Instance, String> {
     let given = matches.get_one::<String>("data-dir").map_or(DEFAULT_DATA_DIR, String::as_str);
     let path = std::path::absolute(given).map_err(|cause| format!("--data-dir {given:?}: {cause}"))?;
     Ok(Instance::of(&path))
+}
+
+/// Columns as wide as their widest cell.
+fn table<const COLUMNS: usize>(header: [&str; COLUMNS], rows: &[[String; COLUMNS]]) -> String {
+    let header = header.map(str::to_owned);
+    let lines = || std::iter::once(&header).chain(rows);
+    let widths = |column: usize| lines().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; COLUMNS] = std::array::from_fn(widths);
+    let told: Vec<String> = lines()
+        .map(|row| {
+            let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            cells.join("   ").trim_end().to_owned()
+        })
+        .collect();
+    told.join("\n")
 }
 
 /// A line for the user. A closed pipe ends nothing: what was asked for is still done.

@@ -10,7 +10,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
 
-use super::{block_on, data_dir_argument, instance, say};
+use super::{block_on, data_dir_argument, instance, say, table};
 use crate::config::duration;
 use crate::instance::Instance;
 use crate::join_token::{BootstrapToken, JoinToken};
@@ -19,6 +19,7 @@ const NAMESPACE: &str = "kube-system";
 const TYPE: &str = "bootstrap.kubernetes.io/token";
 const NAME_PREFIX: &str = "bootstrap-token-";
 const GROUPS: &str = "system:bootstrappers:coracle:default-node-token";
+const HEADER: [&str; 6] = ["TOKEN", "TTL", "EXPIRES", "USAGES", "DESCRIPTION", "EXTRA GROUPS"];
 const USAGES: [&str; 2] = ["signing", "authentication"];
 
 pub fn command() -> Command {
@@ -102,7 +103,7 @@ fn list(instance: &Instance) -> Result<(), String> {
         secrets(instance).await?.list(&of_type).await.map_err(|cause| cause.to_string())
     })?;
     let rows: Vec<[String; 6]> = found.items.iter().map(|secret| row(secret, Timestamp::now())).collect();
-    say(&table(&rows));
+    say(&table(HEADER, &rows));
     Ok(())
 }
 
@@ -190,19 +191,6 @@ fn seconds(time: Timestamp) -> String {
     Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
 }
 
-fn table(rows: &[[String; 6]]) -> String {
-    let header = ["TOKEN", "TTL", "EXPIRES", "USAGES", "DESCRIPTION", "EXTRA GROUPS"].map(str::to_owned);
-    let lines = || std::iter::once(&header).chain(rows);
-    let widths: Vec<usize> = (0..header.len()).map(|column| lines().map(|row| row[column].len()).max().unwrap_or(0)).collect();
-    let told: Vec<String> = lines()
-        .map(|row| {
-            let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            cells.join("   ").trim_end().to_owned()
-        })
-        .collect();
-    told.join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use base64::Engine as _;
@@ -230,6 +218,6 @@ TOKEN                     TTL         EXPIRES                USAGES             
 abcdef.0123456789abcdef   <forever>   <never>                authentication           <none>        <none>
 abcdef.0123456789abcdef   <invalid>   2025-12-31T00:00:00Z   <none>                   old           <none>
 abcdef.0123456789abcdef   23h         2026-01-01T23:30:00Z   authentication,signing   <none>        <none>";
-        assert_eq!(table(&rows), expected);
+        assert_eq!(table(HEADER, &rows), expected);
     }
 }

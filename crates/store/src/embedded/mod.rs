@@ -12,7 +12,10 @@
 
 mod engine;
 mod redb;
+mod restore;
 mod writer;
+
+pub use self::restore::restore;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -263,3 +263,26 @@ async fn a_file_that_has_become_too_large_is_made_smaller() {
     let answer = store.range(RangeRequest::newest(KeyRange::prefix("/"))).await.unwrap();
     assert_eq!((answer.count, answer.revision), (3, revision + 1));
 }
+
+#[tokio::test]
+async fn a_restored_store_has_the_keys_and_no_past() {
+    let scratch = tempfile::tempdir().unwrap();
+    let old = EmbeddedStore::open(scratch.path().join("old")).unwrap();
+    for transaction in [put("/a", "1"), put("/a", "2"), put("/b", "3"), delete("/b"), put("/c", "4")] {
+        old.commit(transaction).await.unwrap();
+    }
+    let kept = old.range(RangeRequest::newest(KeyRange::prefix("/"))).await.unwrap();
+    let directory = scratch.path().join("new");
+    restore(&directory, 100, kept.kvs.clone()).unwrap();
+    assert!(matches!(restore(&directory, 100, kept.kvs.clone()), Err(StoreError::Io(cause)) if cause.kind() == io::ErrorKind::AlreadyExists));
+    assert!(matches!(restore(&scratch.path().join("low"), 2, kept.kvs.clone()), Err(StoreError::Corrupt(_))));
+
+    let new = EmbeddedStore::open(&directory).unwrap();
+    let found = new.range(RangeRequest::newest(KeyRange::prefix("/"))).await.unwrap();
+    assert_eq!((found.revision, &found.kvs), (100, &kept.kvs));
+    assert!(matches!(new.watch(KeyRange::prefix("/"), kept.revision).await, Err(StoreError::Compacted { oldest: 100 })));
+    assert_eq!(new.commit(put("/a", "5")).await.unwrap().revision, 101);
+    drop(new);
+    let again = EmbeddedStore::open(&directory).unwrap();
+    assert_eq!(read(&again, 0).await.unwrap(), "/a=5@101 /c=4@6");
+}
