@@ -172,9 +172,9 @@ pub fn help(command: &Command, path: &str) -> String {
     }
     out += &format!("\nUsage:\n  {path} {}\n", command.usage);
     if !command.subcommands.is_empty() {
-        out += &format!("\nUse \"{path} <command> --help\" for more information about a given command.\n");
+        out += &format!("\nUse \"{path} <command> --help\" for more information about a given command.");
     }
-    out + "Use \"kubectl options\" for a list of global command-line options (applies to all commands).\n"
+    out + "\nUse \"kubectl options\" for a list of global command-line options (applies to all commands).\n"
 }
 
 pub fn flag_help(flag: &Flag) -> String {

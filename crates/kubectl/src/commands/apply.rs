@@ -221,7 +221,8 @@ async fn clientside(session: &Session, args: &Parsed, info: &mut Info, dry_run: 
         ));
     }
     let (kind, patch) = patch_for(info, &current);
-    if patch.as_object().is_some_and(serde_json::Map::is_empty) {
+    // Without a server the original makes no patch.
+    if dry_run != DryRun::Client && patch.as_object().is_some_and(serde_json::Map::is_empty) {
         info.object = current;
         warn_if_deleting(session, info);
         return Ok("unchanged");

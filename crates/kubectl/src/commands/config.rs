@@ -363,14 +363,12 @@ fn set_credentials(session: &Session, args: &Parsed) -> Result {
             }
         }
         if args.changed("exec-command") {
-            let environment: Vec<Value> = args.list("exec-env").iter().filter_map(|pair| pair.split_once('=')).map(|(name, value)| json!({"name": name, "value": value})).collect();
-            user["exec"] = json!({"command": args.text("exec-command"), "args": unless_empty(args.list("exec-arg")),
-                "env": unless_empty(environment), "provideClusterInfo": args.is_set("exec-provide-cluster-info")});
-            for (flag, field) in [("exec-api-version", "apiVersion"), ("exec-interactive-mode", "interactiveMode")] {
-                if !args.text(flag).is_empty() {
-                    user["exec"][field] = args.text(flag).into();
-                }
-            }
+            // Arguments belong to the command before; the rest stays.
+            set(user, &["exec", "command"], args.text("exec-command").into());
+            set(user, &["exec", "args"], Value::Null);
+        }
+        if user["exec"].is_object() {
+            set_exec(&mut user["exec"], args);
         }
         if args.changed("auth-provider") {
             user["auth-provider"] = json!({"name": args.text("auth-provider")});
@@ -387,8 +385,27 @@ fn set_credentials(session: &Session, args: &Parsed) -> Result {
     session.say(format!("User {name:?} set."))
 }
 
-fn unless_empty<T: Into<Value>>(items: Vec<T>) -> Value {
-    if items.is_empty() { Value::Null } else { items.into() }
+/// The settings of a credential plugin.
+fn set_exec(exec: &mut Value, args: &Parsed) {
+    for (flag, field) in [("exec-api-version", "apiVersion"), ("exec-interactive-mode", "interactiveMode")] {
+        if args.changed(flag) {
+            exec[field] = args.text(flag).into();
+        }
+    }
+    if args.changed("exec-provide-cluster-info") || exec.get("provideClusterInfo").is_none() {
+        exec["provideClusterInfo"] = args.is_set("exec-provide-cluster-info").into();
+    }
+    if args.changed("exec-arg") {
+        exec["args"] = args.list("exec-arg").into();
+    }
+    let mut environment = list(exec, "/env").to_vec();
+    for pair in args.list("exec-env") {
+        // A name with a minus behind it is taken away.
+        let (name, value) = pair.split_once('=').map_or((pair.trim_end_matches('-'), None), |(name, value)| (name, Some(value)));
+        environment.retain(|known| name_of(known) != name);
+        environment.extend(value.map(|value| json!({"name": name, "value": value})));
+    }
+    exec["env"] = if environment.is_empty() { Value::Null } else { environment.into() };
 }
 
 /// `contexts.web.namespace`: the path of fields that a property name means.

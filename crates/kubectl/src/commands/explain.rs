@@ -79,7 +79,9 @@ async fn run(session: &Session, args: &Parsed) -> Result {
         at = next;
     }
     if let Some((name, schema)) = field {
-        out += &format!("FIELD: {name} <{}>\n\n\n", type_name(&document, schema));
+        let options: String = options(schema).iter().map(|option| format!("\n    {option}")).collect();
+        let options = if options.is_empty() { options } else { format!("ENUM:{options}") };
+        out += &format!("FIELD: {name} <{}>\n{options}\n\n", type_name(&document, schema));
     }
     out += "DESCRIPTION:\n";
     let resolved = resolve(&document, inner(&document, at));
@@ -101,6 +103,14 @@ fn fields<'a>(document: &'a Value, schema: &'a Value, recursive: bool, level: us
     let indent = "  ".repeat(level);
     for (name, field) in map(schema, "/properties") {
         *out += &format!("{indent}{name}\t<{}>{}\n", type_name(document, field), required(schema, name));
+        let mut options = options(field);
+        if options.len() > OPTIONS_MAX {
+            options.truncate(OPTIONS_MAX);
+            options.push("....".to_owned());
+        }
+        if !options.is_empty() {
+            *out += &format!("{indent}enum: {}\n", options.join(", "));
+        }
         if recursive {
             let target = inner(document, field);
             let reference = reference(target);
@@ -114,13 +124,18 @@ fn fields<'a>(document: &'a Value, schema: &'a Value, recursive: bool, level: us
             let described = text(field, "/description");
             let described = if described.is_empty() { text(resolve(document, inner(document, field)), "/description") } else { described };
             *out += &wrap(if described.is_empty() { "<no description>" } else { described }, 4);
-            let options: Vec<String> = list(field, "/enum").iter().map(crate::value::plain).collect();
-            if !options.is_empty() {
-                out.push_str(&format!("    enum: {}\n", options.join(", ")));
-            }
             *out += "\n";
         }
     }
+}
+
+/// Among the fields of a kind no more are shown.
+const OPTIONS_MAX: usize = 4;
+
+/// The values that a field may have, where they are listed.
+fn options(field: &Value) -> Vec<String> {
+    let shown = |option: &Value| if option.as_str() == Some("") { "\"\"".to_owned() } else { crate::value::plain(option) };
+    list(field, "/enum").iter().map(shown).collect()
 }
 
 fn required(parent: &Value, name: &str) -> &'static str {

@@ -53,6 +53,9 @@ pub fn validate(args: &Parsed) -> Result {
     if args.text("applyset").is_empty() && !args.is_set("all") && !args.changed("selector") {
         fail!("all resources selected for prune without explicitly passing --all. To prune all resources, pass the --all flag. If you did not mean to prune all resources, specify a label selector");
     }
+    if args.text("applyset").is_empty() && args.is_set("server-side") {
+        fail!("--prune is in alpha and doesn't currently work on objects created by server-side apply");
+    }
     for kind in args.list("prune-allowlist") {
         if kind.split('/').count() != 3 {
             fail!("invalid GroupVersionKind format: {kind}, please follow <group/version/kind>");

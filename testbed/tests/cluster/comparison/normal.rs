@@ -25,7 +25,7 @@ fn apply(rules: &[Rule], text: &str) -> String {
 fn without_null_times(text: &str) -> String {
     let indent = |line: &str| line.len() - line.trim_start_matches([' ', '-']).len();
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let is_null = |line: &str| matches!(line.trim(), "creationTimestamp: null" | "\"creationTimestamp\": null," | "\"creationTimestamp\": null" | "preferences: {}");
+    let is_null = |line: &str| matches!(line.trim(), "creationTimestamp: null" | "\"creationTimestamp\": null," | "\"creationTimestamp\": null" | "preferences: {}" | "\"preferences\": {},");
     let mut out = String::with_capacity(text.len());
     for (at, line) in lines.iter().enumerate() {
         let last = lines.get(at + 2).is_none_or(|after| indent(after) <= indent(line));
