@@ -54,6 +54,7 @@ fn main() -> std::io::Result<()> {
         let work = async {
             match words.first() {
                 Some(&"pause") => std::future::pending().await,
+                Some(&"names") => names(words.get(1).unwrap_or(&"0.0.0.0:53"), &words[2..]).await,
                 Some(&"ask") => {
                     ask(number(1, 1), words.iter().skip(2).map(|word| (*word).to_owned()).collect()).await;
                     Ok(())
@@ -239,4 +240,41 @@ async fn udp(port: u16) -> std::io::Result<()> {
         };
         let _ = socket.send_to(reply.as_bytes(), peer).await;
     }
+}
+
+/// Answers questions about these names; all others do not exist.
+async fn names(listen: &str, known: &[&str]) -> std::io::Result<()> {
+    let socket = UdpSocket::bind(listen).await?;
+    let mut buffer = [0; 2048];
+    loop {
+        let (length, peer) = socket.recv_from(&mut buffer).await?;
+        let Some(answer) = name_answer(&buffer[..length], known) else { continue };
+        let _ = socket.send_to(&answer, peer).await;
+    }
+}
+
+/// After a header of 12 bytes: labels, each after its length, and the type.
+fn name_answer(packet: &[u8], known: &[&str]) -> Option<Vec<u8>> {
+    let (mut at, mut labels) = (12, Vec::new());
+    while *packet.get(at)? != 0 {
+        let length = usize::from(packet[at]);
+        labels.push(String::from_utf8_lossy(packet.get(at + 1..at + 1 + length)?).to_lowercase());
+        at += 1 + length;
+    }
+    let (name, question) = (labels.join("."), packet.get(12..at + 5)?);
+    let address: Option<std::net::Ipv4Addr> = known
+        .iter()
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(known, _)| *known == name)
+        .and_then(|(_, address)| address.parse().ok());
+    let wants_address = question[question.len() - 4..] == [0, 1, 0, 1];
+    let shown = address.filter(|_| wants_address);
+    let code = if address.is_some() { 0x80 } else { 0x83 };
+    let mut answer = [&packet[..2], &[0x81, code, 0, 1, 0, u8::from(shown.is_some()), 0, 0, 0, 0], question].concat();
+    if let Some(address) = shown {
+        // The name of the question, an address for a minute.
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        answer.extend(address.octets());
+    }
+    Some(answer)
 }

@@ -14,6 +14,7 @@ mod kubectl_streams;
 mod kubectl_terminal;
 mod machines;
 mod machines_chaos;
+mod machines_dns;
 mod machines_loss;
 mod machines_services;
 mod network_conformance;

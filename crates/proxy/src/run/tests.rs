@@ -642,3 +642,102 @@ fn measure(addresses: [SocketAddr; 2]) -> [f64; 2] {
         taken[taken.len() / 2]
     })
 }
+
+/// What a change is in [`killed_in_the_middle`]: Services come, change their endpoints and types, and go.
+fn churned(round: u32) -> HashMap<ObjectKey, Seen> {
+    let services = (0..40).filter(|number| (number * 7 + round) % 5 != 0);
+    let object = |number: u32| -> (ObjectKey, Seen) {
+        let count = (number + round) % 4;
+        let addresses: Vec<IpAddr> = (0..count).map(|last| Ipv4Addr::new(10, 42, number as u8, last as u8 + 1).into()).collect();
+        let type_ = if (number + round) % 3 == 0 { "NodePort" } else { "ClusterIP" };
+        let affinity = if number % 4 == 0 { "ClientIP" } else { "None" };
+        let service = json!({
+            "metadata": {"name": format!("s{number}"), "namespace": "default"},
+            "spec": {"clusterIP": Ipv4Addr::new(10, 43, 1, number as u8), "type": type_, "sessionAffinity": affinity,
+                     "ports": [{"port": 80, "nodePort": 30000 + number}]},
+        });
+        let slice = json!({"metadata": {"name": "x", "namespace": "default"}, "addressType": "IPv4",
+                           "endpoints": ready(&addresses), "ports": [{"name": "", "port": 8080}]});
+        let seen = (Some(Arc::new(serde_json::from_value(service).unwrap())), vec![Arc::new(serde_json::from_value(slice).unwrap())]);
+        (ObjectKey::new("default", format!("s{number}")), seen)
+    };
+    services.map(object).collect()
+}
+
+/// What all sets and chains hold. Not which endpoint is in which slot, nor which number a pick has: an earlier proxy's
+/// are kept, and its picks stay a while.
+fn told() -> BTreeMap<String, Vec<String>> {
+    let (nft, table) = (NftSocket::open().unwrap(), Table::new(Family::Ipv4, TABLE));
+    let services = Kernel::new(&config()).unwrap().tables.remove(0);
+    let mut told = BTreeMap::new();
+    for set in ["services", "node-ports", "endpoints", "node-port-endpoints", "rejected", "dropped", "rejected-node-ports", "dropped-node-ports", "cluster-ips", "hairpins", "restricted", "allowed-sources"] {
+        let elements = nft.elements(&table, set).unwrap();
+        let show = |element: &Element| match services.parse_slot(set, element) {
+            Some((frontend, _, endpoint)) if set.ends_with("endpoints") => format!("{frontend} {endpoint}"),
+            _ => format!("{:?}", element.key),
+        };
+        let mut shown: Vec<String> = elements.iter().map(show).collect();
+        shown.sort();
+        told.insert(set.to_owned(), shown);
+    }
+    for chain in nft.chains(&table).unwrap().into_iter().filter(|it| !it.name.starts_with("cluster-") && !it.name.starts_with("external-")) {
+        let rules = nft.rules(&table, &chain.name).unwrap().len();
+        told.insert(format!("chain {}", chain.name), vec![format!("{:?} {rules}", chain.drops)]);
+    }
+    told
+}
+
+/// The part that is killed: it changes Services for ever.
+#[test]
+#[ignore = "run by killed_in_the_middle"]
+fn changes_for_ever() {
+    if std::env::var_os("CORACLE_KILLED_PROXY").is_none() {
+        return;
+    }
+    let mut kernel = Kernel::new(&config()).unwrap();
+    let mut held = churned(0);
+    kernel.replace(held.keys().cloned().collect(), |key| held[key].clone()).unwrap();
+    println!("changing");
+    for round in 1.. {
+        let wanted = churned(round);
+        let keys = held.keys().chain(wanted.keys()).cloned().collect();
+        kernel.change(keys, |key| wanted.get(key).cloned().unwrap_or((None, Vec::new()))).unwrap();
+        held = wanted;
+        if round % 50 == 0 {
+            kernel.replace(held.keys().cloned().collect(), |key| held[key].clone()).unwrap();
+        }
+    }
+}
+
+/// Whenever the proxy is killed, the next one leaves exactly what it would have made on an empty machine.
+#[test]
+fn killed_in_the_middle() {
+    on_machine(|| {
+        let wanted = churned(3);
+        let start = || {
+            let mut kernel = Kernel::new(&config()).unwrap();
+            kernel.replace(wanted.keys().cloned().collect(), |key| wanted[key].clone()).unwrap();
+            told()
+        };
+        let exactly = start();
+        assert!(exactly["endpoints"].len() > 20 && !exactly["rejected"].is_empty(), "{exactly:?}");
+        for round in 0..25 {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "run::tests::changes_for_ever", "--ignored", "--nocapture"])
+                .env("CORACLE_KILLED_PROXY", "1")
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut heard = String::new();
+            let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
+            while !heard.contains("changing") {
+                assert!(std::io::BufRead::read_line(&mut output, &mut heard).unwrap() > 0, "{heard}");
+            }
+            // Anywhere within some changes.
+            std::thread::sleep(Duration::from_micros(137 * round * round));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert_eq!(start(), exactly, "killed in round {round}");
+        }
+    });
+}
