@@ -280,7 +280,7 @@ fn a_node_gets_another_address() {
     machines.apply(TOOLS);
     machines.kubectl("rollout status daemonset/tools --timeout=60s");
     let machine = &machines.machines[1];
-    for line in ["ip addr add 192.0.2.77/24 dev eth0", "ip addr del 192.0.2.12/24 dev eth0", "ip route replace default via 192.0.2.1"] {
+    for line in ["ip addr del 192.0.2.12/24 dev eth0", "ip addr add 192.0.2.77/24 dev eth0", "ip route add default via 192.0.2.1"] {
         machine.run(line);
     }
     let address = "get node machine-2 -o jsonpath={.status.addresses[?(@.type=='InternalIP')].address}";
