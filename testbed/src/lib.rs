@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod conformance;
 pub mod image;
+pub mod issuer;
 pub mod machines;
 pub mod registry;
 pub mod requests;

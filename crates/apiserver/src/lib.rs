@@ -30,6 +30,7 @@ mod resource_metrics;
 mod rest;
 mod reviews;
 mod server;
+mod signing;
 mod tokens;
 pub mod user;
 mod views;

@@ -89,7 +89,7 @@ impl Pki {
         self.authority.key().serialize_pem()
     }
 
-    /// The key that signs service-account tokens, PKCS#8 PEM, ECDSA P-256.
+    /// The key that signs service-account tokens, in PEM: an ECDSA P-256 one, unless somebody has put another there.
     pub fn service_account_key(&self) -> Result<String, PkiError> {
         let path = self.directory.join("sa.key");
         if !path.exists() {

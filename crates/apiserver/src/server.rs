@@ -37,8 +37,8 @@ use crate::kinds::{Kind, registry};
 use crate::measured::{MeasuredStore, StoreTimes};
 use crate::metrics::Metrics;
 use crate::pki::Identity;
-use crate::tokens::{SigningKey, TokenError};
 use crate::resource_metrics::Scraper;
+use crate::signing::{SigningKey, TokenError};
 use crate::user::User;
 use crate::{admission, bootstrap, discovery, expiry, flow, openapi};
 
@@ -77,7 +77,7 @@ pub struct Config {
     pub advertise_address: IpAddr,
     pub advertise_port: u16,
     pub cluster_domain: String,
-    /// PKCS#8 PEM, ECDSA P-256.
+    /// PEM, ECDSA P-256 or RSA.
     pub service_account_key_pem: String,
     pub kubelet: Option<KubeletAccess>,
     pub static_tokens: Vec<StaticToken>,

@@ -2,17 +2,8 @@
 //!
 //! Invariant: a token holds as long as its signature, its times, its audience, and the objects that it is bound to.
 
-use std::collections::HashMap;
-use std::fmt;
-
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
-use parking_lot::Mutex;
-use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::admission_chain::{Cluster, Operation};
 use crate::error::{ObjectName, RequestError};
@@ -30,92 +21,6 @@ const MAX_SECONDS: i64 = 1 << 32;
 /// What an embedded client that asks for an hour and seven seconds gets, so that old libraries that never reread live.
 const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 const ASKS_FOR_EXTENSION: i64 = 3607;
-/// Signatures that were found good, by digest.
-const VERIFIED_MAX: usize = 4096;
-/// What stands before a P-256 point in a SubjectPublicKeyInfo.
-const P256_INFO: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
-    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
-
-#[derive(Debug)]
-pub enum TokenError {
-    Pem(String),
-    Key(String),
-}
-
-impl fmt::Display for TokenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TokenError::Pem(cause) => write!(f, "not PEM: {cause}"),
-            TokenError::Key(cause) => write!(f, "not an ECDSA P-256 key in PKCS#8: {cause}"),
-        }
-    }
-}
-
-impl std::error::Error for TokenError {}
-
-/// Signs tokens, and knows those that it has seen.
-pub struct SigningKey {
-    pair: EcdsaKeyPair,
-    random: SystemRandom,
-    /// `kid`: digest of the public key, as the original makes it.
-    id: String,
-    verified: Mutex<HashMap<[u8; 32], Value>>,
-}
-
-impl SigningKey {
-    pub fn from_pem(text: &str) -> Result<SigningKey, TokenError> {
-        let parsed = pem::parse(text).map_err(|cause| TokenError::Pem(cause.to_string()))?;
-        let random = SystemRandom::new();
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, parsed.contents(), &random)
-            .map_err(|cause| TokenError::Key(cause.to_string()))?;
-        let mut info = P256_INFO.to_vec();
-        info.extend_from_slice(pair.public_key().as_ref());
-        let id = URL_SAFE_NO_PAD.encode(Sha256::digest(&info));
-        Ok(SigningKey { pair, random, id, verified: Mutex::default() })
-    }
-
-    fn sign(&self, claims: &Value) -> Result<String, RequestError> {
-        let header = json!({"alg": "ES256", "kid": self.id});
-        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let mut token = format!("{}.{}", encode(&header), encode(claims));
-        let signature = self.pair.sign(&self.random, token.as_bytes()).map_err(RequestError::internal)?;
-        token.push('.');
-        token.push_str(&URL_SAFE_NO_PAD.encode(signature.as_ref()));
-        Ok(token)
-    }
-
-    /// The claims, if this key signed them.
-    fn verify(&self, token: &str) -> Option<Value> {
-        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        if let Some(claims) = self.verified.lock().get(&digest) {
-            return Some(claims.clone());
-        }
-        let (signed, signature) = token.rsplit_once('.')?;
-        let (header, claims) = signed.split_once('.')?;
-        let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
-        if header["alg"] != "ES256" {
-            return None;
-        }
-        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.pair.public_key().as_ref())
-            .verify(signed.as_bytes(), &signature)
-            .ok()?;
-        let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
-        let mut verified = self.verified.lock();
-        if verified.len() >= VERIFIED_MAX {
-            verified.clear(); // All are found good again as they come.
-        }
-        verified.insert(digest, claims.clone());
-        Some(claims)
-    }
-
-    fn public_point(&self) -> &[u8] {
-        self.pair.public_key().as_ref()
-    }
-}
-
 /// Whose token it is, if it holds now, and for which of the audiences.
 pub fn authenticate(server: &ApiServer, token: &str, audiences: Option<&[String]>) -> Option<(User, Vec<String>)> {
     if token.bytes().filter(|byte| *byte == b'.').count() != 2 {
@@ -231,7 +136,7 @@ pub async fn create(call: &Call) -> Result<Reply, RequestError> {
     request["spec"]["expirationSeconds"] = asked.into();
     let expires = call.now + jiff::SignedDuration::from_secs(asked);
     request["status"] = json!({
-        "token": server.signing_key.sign(&claims)?,
+        "token": server.signing_key.sign(&claims).map_err(RequestError::internal)?,
         "expirationTimestamp": crate::rest::write::seconds(expires),
     });
     let content = Content::Value {
@@ -320,18 +225,13 @@ pub fn openid_configuration(server: &ApiServer) -> Reply {
         "jwks_uri": format!("https://{address}/openid/v1/jwks"),
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["ES256"],
+        "id_token_signing_alg_values_supported": [server.signing_key.algorithm()],
     });
     Reply::json(document.to_string())
 }
 
 /// `/openid/v1/jwks`
 pub fn key_set(server: &ApiServer) -> Reply {
-    let key = &server.signing_key;
-    let point = key.public_point(); // 0x04, x, y
-    let document = json!({"keys": [{
-        "use": "sig", "kty": "EC", "kid": key.id, "crv": "P-256", "alg": "ES256",
-        "x": URL_SAFE_NO_PAD.encode(&point[1..33]), "y": URL_SAFE_NO_PAD.encode(&point[33..65]),
-    }]});
+    let document = json!({"keys": [server.signing_key.jwk()]});
     Reply::ok(Content::Raw { content_type: "application/jwk-set+json", bytes: document.to_string().into() })
 }
