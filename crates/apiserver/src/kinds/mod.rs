@@ -11,6 +11,7 @@ use serde_json::Value;
 mod checks;
 mod cursor;
 mod edit;
+mod go_diff;
 mod lifecycle;
 mod metadata;
 pub mod pod_spec;

@@ -128,6 +128,16 @@ impl Problems {
         self.add(ProblemReason::Duplicate, at, Some(&go_quoted(value)), "");
     }
 
+    /// About a value that the original prints in its own way.
+    pub fn duplicate_plain(&mut self, at: &Cursor, value: &str) {
+        self.add(ProblemReason::Duplicate, at, Some(value), "");
+    }
+
+    /// With a hint where to look.
+    pub fn not_found_among(&mut self, at: &Cursor, value: &str, detail: &str) {
+        self.add(ProblemReason::NotFound, at, Some(&go_quoted(value)), detail);
+    }
+
     pub fn not_found(&mut self, at: &Cursor) {
         self.add(ProblemReason::NotFound, at, Some(&printed(at.value)), "");
     }
@@ -142,9 +152,14 @@ impl Problems {
     }
 
     pub fn not_supported_str(&mut self, at: &Cursor, value: &str, supported: &[&str]) {
+        self.not_supported_plain(at, &go_quoted(value), supported);
+    }
+
+    /// The same about a value that is no text.
+    pub fn not_supported_plain(&mut self, at: &Cursor, value: &str, supported: &[&str]) {
         let quoted: Vec<String> = supported.iter().map(|value| go_quoted(value)).collect();
         let detail = if quoted.is_empty() { String::new() } else { format!("supported values: {}", quoted.join(", ")) };
-        self.add(ProblemReason::NotSupported, at, Some(&go_quoted(value)), &detail);
+        self.add(ProblemReason::NotSupported, at, Some(value), &detail);
     }
 
     pub fn too_long(&mut self, at: &Cursor, max_bytes: usize) {

@@ -85,15 +85,7 @@ fn validate(object: &Value, problems: &mut Problems) {
     if min.exists() && max.int() < min.int() {
         problems.invalid_plain(&max, max.int(), "must be greater than or equal to `minReplicas`");
     }
-    let target = spec.at("scaleTargetRef");
-    for field in ["kind", "name"] {
-        let at = target.at(field);
-        if at.is_empty() {
-            problems.required(&at, "");
-        } else {
-            problems.invalid_each(&at, checks::path_segment_name(at.str()));
-        }
-    }
+    validate_reference(&spec.at("scaleTargetRef"), problems);
     for metric in spec.at("metrics").items() {
         validate_metric(&metric, problems);
     }
@@ -133,49 +125,91 @@ fn validate_metric(metric: &Cursor, problems: &mut Problems) {
     if !source.exists() {
         return problems.required(&source, "must populate information for the given metric source");
     }
+    let target = source.at("target");
+    let (value, average, utilization) =
+        (target.at("value"), target.at("averageValue"), target.at("averageUtilization"));
     match *field {
         "resource" | "containerResource" => {
-            let name = source.at("name");
-            if name.is_empty() {
-                problems.required(&name, "must specify a resource name");
-            }
-            if *field == "containerResource" && source.at("container").is_empty() {
-                problems.required(&source.at("container"), "must specify a container name");
-            }
-            let target = source.at("target");
-            let (utilization, value) = (target.at("averageUtilization"), target.at("averageValue"));
-            match (utilization.exists(), value.exists()) {
-                (false, false) => {
-                    problems.required(
-                        &target.at("averageUtilization"),
-                        "must set either a target raw value or a target utilization",
-                    );
-                }
-                (true, true) => {
-                    problems.forbidden(&value, "may not set both a target raw value and a target utilization")
-                }
-                _ => {}
-            }
-            if utilization.exists() && utilization.int() < 1 {
-                problems.invalid(&utilization, checks::NOT_POSITIVE);
+            required_name(&source.at("name"), "must specify a resource name", problems);
+            if *field == "containerResource" {
+                required_name(&source.at("container"), "must specify a container", problems);
             }
         }
         _ => {
+            if *field == "object" {
+                validate_reference(&source.at("describedObject"), problems);
+            }
             let name = source.at("metric.name");
             if name.is_empty() {
                 problems.required(&name, "must specify a metric name");
-            }
-            let target = source.at("target");
-            if !target.at("value").exists() && !target.at("averageValue").exists() {
-                problems.required(
-                    &target.at("averageValue"),
-                    "must set either a target value for metric or a per-pod target",
-                );
+            } else {
+                problems.invalid_each(&name, checks::path_segment_name(name.str()));
             }
         }
     }
-    let target = source.at("target.type");
-    checks::one_of(&target, &["Utilization", "Value", "AverageValue"], problems);
+    validate_target(&target, problems);
+    match *field {
+        "resource" | "containerResource" => {
+            if !utilization.exists() && !average.exists() {
+                problems
+                    .required(&utilization, "must set either a target raw value or a target utilization");
+            } else if utilization.exists() && average.exists() {
+                problems.forbidden(&average, "may not set both a target raw value and a target utilization");
+            }
+        }
+        "pods" => {
+            if !average.exists() {
+                problems.required(&average, "must specify a positive target averageValue");
+            }
+        }
+        _ => {
+            if !value.exists() && !average.exists() {
+                problems.required(&average, "must set either a target value for metric or a per-pod target");
+            } else if *field == "external" && value.exists() && average.exists() {
+                problems.forbidden(&value, "may not set both a target value for metric and a per-pod target");
+            }
+        }
+    }
+}
+
+fn required_name(name: &Cursor, sentence: &str, problems: &mut Problems) {
+    if name.is_empty() {
+        problems.required(name, sentence);
+    }
+}
+
+/// A thing by kind and name.
+fn validate_reference(target: &Cursor, problems: &mut Problems) {
+    for field in ["kind", "name"] {
+        let at = target.at(field);
+        if at.is_empty() {
+            problems.required(&at, "");
+        } else {
+            problems.invalid_each(&at, checks::path_segment_name(at.str()));
+        }
+    }
+}
+
+fn validate_target(target: &Cursor, problems: &mut Problems) {
+    let kind = target.at("type");
+    match kind.str() {
+        "" => {
+            problems.required(&kind, "must specify a metric target type");
+            problems.invalid_str(&kind, "", "must be either Utilization, Value, or AverageValue");
+        }
+        "Utilization" | "Value" | "AverageValue" => {}
+        _ => problems.invalid(&kind, "must be either Utilization, Value, or AverageValue"),
+    }
+    for field in ["value", "averageValue"] {
+        let at = target.at(field);
+        if checks::quantity(at.value).is_some_and(|quantity| quantity.sign() <= 0) {
+            problems.invalid(&at, "must be positive");
+        }
+    }
+    let utilization = target.at("averageUtilization");
+    if utilization.exists() && utilization.int() < 1 {
+        problems.invalid(&utilization, checks::NOT_POSITIVE);
+    }
 }
 
 fn validate_rules(rules: &Cursor, window_max: i64, problems: &mut Problems) {
@@ -297,6 +331,41 @@ mod tests {
             autoscaler(0),
             "spec.maxReplicas: Invalid value: 0: must be greater than 0\n\
              spec.maxReplicas: Invalid value: 0: must be greater than or equal to `minReplicas`",
+        );
+    }
+
+    #[test]
+    fn metrics() {
+        let with = |metric: Value| {
+            let mut object = autoscaler(3);
+            object["spec"]["metrics"] = json!([metric]);
+            object
+        };
+        let pods = |target: Value| with(json!({"type": "Pods", "pods": {"metric": {"name": "rate"}, "target": target}}));
+        check_defaulted(&KIND, pods(json!({"type": "AverageValue", "averageValue": "10"})), "");
+        check_defaulted(
+            &KIND,
+            pods(json!({"type": "Odd", "averageValue": "0"})),
+            "spec.metrics[0].pods.target.type: Invalid value: \"Odd\": must be either Utilization, Value, or AverageValue\n\
+             spec.metrics[0].pods.target.averageValue: Invalid value: \"0\": must be positive",
+        );
+        check_defaulted(
+            &KIND,
+            pods(json!({"type": "Value", "value": "1"})),
+            "spec.metrics[0].pods.target.averageValue: Required value: must specify a positive target averageValue",
+        );
+        let external = json!({"metric": {"name": "a/b"}, "target": {"type": "Value", "value": "1", "averageValue": "1"}});
+        check_defaulted(
+            &KIND,
+            with(json!({"type": "External", "external": external})),
+            "spec.metrics[0].external.metric.name: Invalid value: \"a/b\": may not contain '/'\n\
+             spec.metrics[0].external.target.value: Forbidden: may not set both a target value for metric and a per-pod target",
+        );
+        check_defaulted(
+            &KIND,
+            with(json!({"type": "Object", "object": {"describedObject": {"kind": "Service", "name": ""}, "metric": {"name": "m"}, "target": {"type": "Value"}}})),
+            "spec.metrics[0].object.describedObject.name: Required value\n\
+             spec.metrics[0].object.target.averageValue: Required value: must set either a target value for metric or a per-pod target",
         );
     }
 

@@ -75,6 +75,10 @@ fn validate(object: &Value, problems: &mut Problems) {
     }
     let job = spec.at("jobTemplate.spec");
     job_validation::validate_spec(&job, problems);
+    let selector = job.at("selector");
+    if selector.exists() {
+        problems.invalid(&selector, "`selector` will be auto-generated");
+    }
     if job.at("manualSelector").bool() {
         problems.not_supported_str(&job.at("manualSelector"), "true", &["nil", "false"]);
     }

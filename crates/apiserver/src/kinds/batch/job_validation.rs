@@ -69,10 +69,15 @@ fn validate_indexed(spec: &Cursor, problems: &mut Problems) {
                 &format!("must be less than or equal to {INDEXED_PARALLELISM_MAX} when completion mode is Indexed"),
             );
         }
+        validate_many_indexes(spec, problems);
     } else {
         let per_index = spec.at("backoffLimitPerIndex");
         if per_index.exists() {
             problems.invalid(&per_index, "requires indexed completion mode");
+        }
+        let max_failed = spec.at("maxFailedIndexes");
+        if max_failed.exists() {
+            problems.invalid(&max_failed, "requires indexed completion mode");
         }
     }
     let max_failed = spec.at("maxFailedIndexes");
@@ -81,9 +86,6 @@ fn validate_indexed(spec: &Cursor, problems: &mut Problems) {
             problems.required(&spec.at("backoffLimitPerIndex"), "when maxFailedIndexes is specified");
         }
         checks::non_negative(&max_failed, problems);
-        if max_failed.int() > spec.at("completions").int() {
-            problems.invalid(&max_failed, "must be less than or equal to completions");
-        }
     }
     let success = spec.at("successPolicy");
     if success.exists() {
@@ -105,6 +107,34 @@ fn validate_indexed(spec: &Cursor, problems: &mut Problems) {
     }
 }
 
+/// With a limit for each index, many indexes take much room in the status.
+fn validate_many_indexes(spec: &Cursor, problems: &mut Problems) {
+    const MANY: i64 = 100_000;
+    const LIMIT: i64 = 10_000;
+    let (completions, max_failed, parallelism) =
+        (spec.at("completions"), spec.at("maxFailedIndexes"), spec.at("parallelism"));
+    if max_failed.exists() && completions.exists() && max_failed.int() > completions.int() {
+        problems.invalid(&max_failed, "must be less than or equal to completions");
+    }
+    if max_failed.int() > MANY {
+        problems.invalid(&max_failed, &format!("must be less than or equal to {MANY}"));
+    }
+    if completions.int() <= MANY || !spec.at("backoffLimitPerIndex").exists() {
+        return;
+    }
+    if !max_failed.exists() {
+        problems.required(&max_failed, &format!("must be specified when completions is above {MANY}"));
+    }
+    let sentence = format!(
+        "must be less than or equal to {LIMIT} when completions are above {MANY} and used with backoff limit per index"
+    );
+    for at in [parallelism, max_failed] {
+        if at.int() > LIMIT {
+            problems.invalid(&at, &sentence);
+        }
+    }
+}
+
 fn validate_failure_policy(policy: &Cursor, spec: &Cursor, problems: &mut Problems) {
     let rules = policy.at("rules");
     if rules.len() > 20 {
@@ -116,7 +146,16 @@ fn validate_failure_policy(policy: &Cursor, spec: &Cursor, problems: &mut Proble
         .filter_map(|container| walk(container, "name").as_str())
         .collect();
     for rule in rules.items() {
-        checks::one_of(&rule.at("action"), &["Count", "FailIndex", "FailJob", "Ignore"], problems);
+        let action = rule.at("action");
+        if action.is_empty() {
+            let words = "valid values: \"Count\", \"FailIndex\", \"FailJob\", \"Ignore\"";
+            problems.required(&action, words);
+        } else {
+            checks::one_of(&action, &["Count", "FailIndex", "FailJob", "Ignore"], problems);
+        }
+        if action.str() == "FailIndex" && !spec.at("backoffLimitPerIndex").exists() {
+            problems.invalid(&action, "requires the backoffLimitPerIndex to be set");
+        }
         let (codes, conditions) = (rule.at("onExitCodes"), rule.at("onPodConditions"));
         match (codes.exists(), !conditions.is_empty()) {
             (true, true) => problems.invalid(&rule, "specifying both OnExitCodes and OnPodConditions is not supported"),
@@ -135,11 +174,22 @@ fn validate_failure_policy(policy: &Cursor, spec: &Cursor, problems: &mut Proble
             } else if values.len() > 255 {
                 problems.too_many(&values, values.len(), 255);
             }
+            let mut seen: Vec<i64> = Vec::new();
             for value in values.items() {
+                if seen.contains(&value.int()) {
+                    problems.duplicate(&value);
+                }
+                seen.push(value.int());
                 if value.int() == 0 && codes.at("operator").str() == "In" {
                     problems.invalid(&value, "must not be 0 for the In operator");
                 }
             }
+        }
+        if codes.exists() && !codes.at("values").array().is_sorted_by_key(|value| value.as_i64()) {
+            problems.invalid(&codes.at("values"), "must be ordered");
+        }
+        if conditions.len() > 20 {
+            problems.too_many(&conditions, conditions.len(), 20);
         }
         for condition in conditions.items() {
             let kind = condition.at("type");
@@ -272,6 +322,51 @@ mod tests {
         indexed["spec"]["completionMode"] = "Indexed".into();
         indexed["spec"]["parallelism"] = json!(2);
         check_defaulted(&KIND, indexed, "spec.completions: Required value: when completion mode is Indexed");
+    }
+
+    #[test]
+    fn failure_policies() {
+        let with = |action: &str, operator: &str, values: &[i64]| {
+            let mut job = job();
+            job["spec"]["podFailurePolicy"] = json!({"rules": [{"action": action, "onExitCodes": {"operator": operator, "values": values}}]});
+            job
+        };
+        check_defaulted(&KIND, with("FailJob", "In", &[1, 42]), "");
+        check_defaulted(
+            &KIND,
+            with("FailIndex", "In", &[42]),
+            "spec.podFailurePolicy.rules[0].action: Invalid value: \"FailIndex\": requires the backoffLimitPerIndex to be set",
+        );
+        check_defaulted(
+            &KIND,
+            with("Ignore", "In", &[42, 1, 1, 0]),
+            "spec.podFailurePolicy.rules[0].onExitCodes.values[2]: Duplicate value: 1\n\
+             spec.podFailurePolicy.rules[0].onExitCodes.values[3]: Invalid value: 0: must not be 0 for the In operator\n\
+             spec.podFailurePolicy.rules[0].onExitCodes.values: Invalid value: [42,1,1,0]: must be ordered",
+        );
+    }
+
+    #[test]
+    fn many_indexes() {
+        let mut many = job();
+        for (field, value) in [("completions", 200_000), ("parallelism", 20_000), ("backoffLimitPerIndex", 1)] {
+            many["spec"][field] = json!(value);
+        }
+        many["spec"]["completionMode"] = "Indexed".into();
+        check_defaulted(
+            &KIND,
+            many,
+            "spec.maxFailedIndexes: Required value: must be specified when completions is above 100000\n\
+             spec.parallelism: Invalid value: 20000: must be less than or equal to 10000 when completions are above 100000 and used with backoff limit per index",
+        );
+        let mut plain = job();
+        plain["spec"]["maxFailedIndexes"] = json!(1);
+        check_defaulted(
+            &KIND,
+            plain,
+            "spec.maxFailedIndexes: Invalid value: 1: requires indexed completion mode\n\
+             spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified",
+        );
     }
 
     #[test]

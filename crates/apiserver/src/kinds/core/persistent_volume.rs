@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use crate::kinds::cursor::walk;
 use crate::kinds::edit::{default, default_text, inside, make};
 use crate::kinds::pod_spec::defaults::default_network_volume;
+use crate::kinds::go_diff::go_diff;
+use crate::kinds::pod_spec::{Of, validate_node_selector, volumes};
 use crate::kinds::printing::{self, AGE, NAME, text, wide};
 use crate::kinds::subresources::STATUS;
 use crate::kinds::{CLUSTER, Cursor, Kind, Problems, checks, lifecycle};
@@ -100,7 +102,7 @@ fn validate(object: &Value, problems: &mut Problems) {
         problems.required(&capacity, "");
     }
     if !capacity.key("storage").exists() || capacity.len() > 1 {
-        problems.not_supported_str(&capacity, &capacity.value.to_string(), &["storage"]);
+        problems.not_supported_plain(&capacity, &capacity.value.to_string(), &["storage"]);
     }
     for (_, amount) in capacity.entries() {
         if checks::quantity(amount.value).is_some_and(|quantity| quantity.milli_value() <= 0) {
@@ -109,7 +111,27 @@ fn validate(object: &Value, problems: &mut Problems) {
     }
     checks::optional_one_of(&spec.at("persistentVolumeReclaimPolicy"), &["Delete", "Recycle", "Retain"], problems);
     checks::optional_one_of(&spec.at("volumeMode"), &["Block", "Filesystem"], problems);
+    let affinity = spec.at("nodeAffinity");
+    if affinity.exists() {
+        let required = affinity.at("required");
+        if required.exists() {
+            validate_node_selector(&required, problems);
+        } else {
+            problems.required(&required, "must specify required node constraints");
+        }
+    }
     validate_source(&spec, problems);
+    let attributes = spec.at("volumeAttributesClassName");
+    if attributes.exists() {
+        if attributes.is_empty() {
+            problems.required(&attributes, "an empty string is disallowed");
+        } else {
+            checks::subdomain(&attributes, problems);
+        }
+        if !spec.at("csi").exists() {
+            problems.required(&spec.at("csi"), "has to be specified when using volumeAttributesClassName");
+        }
+    }
     let class = spec.at("storageClassName");
     if !class.is_empty() {
         for sentence in api::names::dns1123_subdomain(class.str()) {
@@ -127,24 +149,45 @@ fn validate_source(spec: &Cursor, problems: &mut Problems) {
     for source in SOURCES.iter().map(|source| (*source, spec.at(source))).filter(|(_, source)| source.exists()) {
         if !first {
             problems.forbidden(&source.1, "may not specify more than 1 volume type");
+            continue;
         }
         first = false;
-        let required: &[&str] = match source.0 {
-            "hostPath" | "local" => &["path"],
-            "nfs" => &["server", "path"],
-            "csi" => &["driver", "volumeHandle"],
-            "iscsi" => &["targetPortal", "iqn"],
-            _ => &[],
-        };
-        for field in required {
-            checks::required(&source.1.at(field), problems);
-        }
-        if source.0 == "local" && !spec.at("nodeAffinity").exists() {
-            problems.required(&spec.at("nodeAffinity"), "Local volume requires node affinity");
+        match source.0 {
+            "csi" => validate_driver(&source.1, problems),
+            "local" => {
+                let path = source.1.at("path");
+                if checks::required(&path, problems) {
+                    volumes::no_backsteps(&path, problems);
+                }
+                if !spec.at("nodeAffinity.required").exists() {
+                    problems.required(&spec.at("nodeAffinity"), "Local volume requires node affinity");
+                }
+            }
+            other => volumes::validate_one(other, &source.1, Of::Template, problems),
         }
     }
     if first {
         problems.required(spec, "must specify a volume type");
+    }
+}
+
+fn validate_driver(source: &Cursor, problems: &mut Problems) {
+    const NAME_MAX: usize = 63;
+    let driver = source.at("driver");
+    if checks::required(&driver, problems) {
+        if driver.len() > NAME_MAX {
+            problems.too_long(&driver, NAME_MAX);
+        }
+        problems.invalid_each(&driver, api::names::dns1123_subdomain(&driver.str().to_lowercase()));
+    }
+    checks::required(&source.at("volumeHandle"), problems);
+    for (field, value) in source.object().into_iter().flatten().filter(|(field, _)| field.ends_with("SecretRef")) {
+        let reference = source.at(field);
+        for inner in ["name", "namespace"] {
+            if value.is_object() {
+                checks::required(&reference.at(inner), problems);
+            }
+        }
     }
 }
 
@@ -158,17 +201,34 @@ pub fn only_once_pod_alone(modes: &Cursor, problems: &mut Problems) {
 fn validate_update(new: &Value, old: &Value, problems: &mut Problems) {
     let root = Cursor::root(new);
     let spec = root.at("spec");
-    let source = |value: &Value| -> Vec<Value> {
-        SOURCES.iter().map(|source| walk(walk(value, "spec"), source).clone()).collect()
+    let source = |value: &Value| -> Value {
+        let own = walk(value, "spec").as_object().into_iter().flatten();
+        own.filter(|(field, _)| SOURCES.contains(&field.as_str())).map(|(field, value)| (field.clone(), value.clone())).collect()
     };
-    if source(new) != source(old) {
-        problems
-            .forbidden(&spec.at("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation");
+    let (mut wanted, had) = (source(new), source(old));
+    // A secret for growing may come later.
+    if walk(&had, "csi.controllerExpandSecretRef").is_null()
+        && let Some(csi) = wanted.get_mut("csi").and_then(Value::as_object_mut)
+    {
+        csi.remove("controllerExpandSecretRef");
     }
-    problems.immutable(&spec.at("volumeMode"), walk(old, "spec.volumeMode"));
+    if wanted != had {
+        let differs = go_diff("io.k8s.api.core.v1.PersistentVolumeSpec", &had, &wanted)
+            .replacen("core.PersistentVolumeSpec", "core.PersistentVolumeSource", 1);
+        problems.forbidden(
+            &spec.at("persistentvolumesource"),
+            &format!("spec.persistentvolumesource is immutable after creation\n{differs}"),
+        );
+    }
+    // The original leaves `spec` out of these two.
+    problems.immutable(&root.at("volumeMode").with(spec.at("volumeMode").value), walk(old, "spec.volumeMode"));
     let affinity = walk(old, "spec.nodeAffinity");
     if !affinity.is_null() {
-        problems.immutable(&spec.at("nodeAffinity"), affinity);
+        problems.immutable(&root.at("nodeAffinity").with(spec.at("nodeAffinity").value), affinity);
+    }
+    let attributes = spec.at("volumeAttributesClassName");
+    if !walk(old, "spec.volumeAttributesClassName").is_null() && !attributes.exists() {
+        problems.forbidden(&attributes, "update from non-nil value to nil is forbidden");
     }
 }
 
@@ -213,4 +273,76 @@ fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
         printing::age(object, now),
         printing::text_or(object, "spec.volumeMode", "<unset>"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::testing::{check_defaulted, check_update};
+
+    fn volume(rest: Value) -> Value {
+        let mut spec = json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"]});
+        spec.as_object_mut().expect("a map").extend(rest.as_object().cloned().unwrap_or_default());
+        json!({"metadata": {"name": "v"}, "spec": spec})
+    }
+
+    #[test]
+    fn problems() {
+        check_defaulted(&KIND, volume(json!({"hostPath": {"path": "/data"}})), "");
+        check_defaulted(&KIND, volume(json!({})), "spec: Required value: must specify a volume type");
+        check_defaulted(
+            &KIND,
+            volume(json!({"hostPath": {"path": "/data"}, "nfs": {"server": "s", "path": "p"}})),
+            "spec.nfs: Forbidden: may not specify more than 1 volume type",
+        );
+        check_defaulted(
+            &KIND,
+            volume(json!({"nfs": {"server": "s", "path": "p"}})),
+            "spec.nfs.path: Invalid value: \"p\": must be an absolute path",
+        );
+        check_defaulted(
+            &KIND,
+            volume(json!({"hostPath": {"path": "/a/../b", "type": "Odd"}})),
+            "spec.hostPath.path: Invalid value: \"/a/../b\": must not contain '..'\n\
+             spec.hostPath.type: Unsupported value: \"Odd\": supported values: \"\", \"BlockDevice\", \"CharDevice\", \"Directory\", \"DirectoryOrCreate\", \"File\", \"FileOrCreate\", \"Socket\"",
+        );
+        check_defaulted(
+            &KIND,
+            volume(json!({"local": {"path": "/a"}})),
+            "spec.nodeAffinity: Required value: Local volume requires node affinity",
+        );
+        check_defaulted(
+            &KIND,
+            volume(json!({"csi": {"driver": "", "volumeHandle": ""}, "nodeAffinity": {}})),
+            "spec.nodeAffinity.required: Required value: must specify required node constraints\n\
+             spec.csi.driver: Required value\n\
+             spec.csi.volumeHandle: Required value",
+        );
+        check_defaulted(
+            &KIND,
+            volume(json!({"capacity": {"cpu": "1"}, "hostPath": {"path": "/a"}})),
+            "spec.capacity: Unsupported value: {\"cpu\":\"1\"}: supported values: \"storage\"",
+        );
+        check_defaulted(
+            &KIND,
+            volume(json!({"hostPath": {"path": "/a"}, "volumeAttributesClassName": ""})),
+            "spec.volumeAttributesClassName: Required value: an empty string is disallowed\n\
+             spec.csi: Required value: has to be specified when using volumeAttributesClassName",
+        );
+    }
+
+    #[test]
+    fn the_source_stays() {
+        let path = |path: &str| volume(json!({"hostPath": {"path": path}, "volumeMode": "Filesystem"}));
+        check_update(&KIND, path("/a"), path("/a"), "");
+        check_update(
+            &KIND,
+            path("/b"),
+            path("/a"),
+            "spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation\n  core.PersistentVolumeSource{\n  \t... // 14 identical fields\n  \tHostPath: core.HostPathVolumeSource{\n- \t\tPath: \"/a\",\n+ \t\tPath: \"/b\",\n  \t\t... // 1 identical field\n  \t},\n  \t... // 16 identical fields\n  }\n",
+        );
+        let mut block = path("/a");
+        block["spec"]["volumeMode"] = "Block".into();
+        check_update(&KIND, block, path("/a"), "volumeMode: Invalid value: \"Block\": field is immutable");
+    }
 }

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::persistent_volume::{ACCESS_MODES, access_modes, only_once_pod_alone, storage_class};
 use crate::kinds::cursor::walk;
-use crate::kinds::edit::{default_text, inside, make, object as object_at};
+use crate::kinds::edit::{Object, default_text, inside, make, object as object_at};
+use crate::kinds::go_diff::go_diff;
 use crate::kinds::printing::{self, AGE, NAME, text, wide};
 use crate::kinds::subresources::STATUS;
 use crate::kinds::{Cursor, Kind, NAMESPACED, Problems, checks, lifecycle};
@@ -58,7 +59,11 @@ fn normalise_data_source(object: &mut Value) {
         (Some(source), None) => {
             spec.insert("dataSourceRef".into(), source);
         }
-        (None, Some(reference)) if reference.get("namespace").is_none() => {
+        // Sources elsewhere are an alpha feature, and such a reference is dropped while it is off.
+        (_, Some(reference)) if reference.get("namespace").is_some_and(|namespace| namespace != "") => {
+            spec.remove("dataSourceRef");
+        }
+        (None, Some(reference)) => {
             spec.insert("dataSource".into(), reference);
         }
         _ => {}
@@ -77,8 +82,9 @@ pub fn validate_claim_spec(spec: &Cursor, problems: &mut Problems) {
         }
     }
     only_once_pod_alone(&modes, problems);
-    let requests = spec.at("resources.requests");
-    let storage = requests.key("storage");
+    let (resources, requests) = (spec.at("resources"), spec.at("resources.requests"));
+    let named = resources.key("storage"); // So the original calls it.
+    let storage = named.with(requests.key("storage").value);
     if !storage.exists() {
         problems.required(&storage, "");
     } else if checks::quantity(storage.value).is_some_and(|quantity| quantity.milli_value() <= 0) {
@@ -99,60 +105,90 @@ pub fn validate_claim_spec(spec: &Cursor, problems: &mut Problems) {
         for inner in ["name", "kind"] {
             checks::required(&source.at(inner), problems);
         }
-        if source.at("apiGroup").is_empty() && source.at("kind").str() != "PersistentVolumeClaim" {
-            problems.invalid(&source, "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
+        let (group, kind, namespace) = (source.at("apiGroup"), source.at("kind"), source.at("namespace"));
+        if !group.is_empty() {
+            checks::subdomain(&group, problems);
+        } else if kind.str() != "PersistentVolumeClaim" {
+            problems.invalid_str(
+                &source,
+                kind.str(),
+                "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
+            );
         }
+        if !namespace.is_empty() {
+            checks::label(&namespace, problems);
+        }
+    }
+    let (source, reference) = (spec.at("dataSource"), spec.at("dataSourceRef"));
+    if source.exists() && reference.exists() {
+        let same = ["apiGroup", "kind", "name"].iter().all(|field| source.at(field).value == reference.at(field).value);
+        if !reference.at("namespace").is_empty() {
+            problems.invalid_plain(spec, "{}", "may not be specified when dataSourceRef.namespace is specified");
+        } else if !same {
+            problems.invalid_plain(spec, "{}", "must match dataSourceRef");
+        }
+    }
+    let attributes = spec.at("volumeAttributesClassName");
+    if !attributes.is_empty() {
+        checks::subdomain(&attributes, problems);
     }
 }
 
 fn validate_update(new: &Value, old: &Value, problems: &mut Problems) {
+    const IMMUTABLE: &str =
+        "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+    const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
     let (new_root, old_root) = (Cursor::root(new), Cursor::root(old));
     let (spec, before) = (new_root.at("spec"), old_root.at("spec"));
+    let annotation = new_root.at("metadata.annotations");
+    problems.immutable(&annotation.key(BETA_CLASS), old_root.at("metadata.annotations").key(BETA_CLASS).value);
 
-    // Bound later: the volume's name may come, requests may grow on a bound claim, the attributes class may change.
-    let may_change = |spec: &Value| {
-        let mut rest = spec.clone();
-        if let Some(map) = rest.as_object_mut() {
-            map.remove("volumeAttributesClassName");
-            inside(map, "resources", |resources| {
-                inside(resources, "requests", |requests| {
-                    requests.remove("storage");
-                });
-            });
-            if before.at("volumeName").is_empty() {
-                map.remove("volumeName");
-            }
-            if before.at("storageClassName").value.is_null() {
-                // Retroactive assignment of the default class.
-                map.remove("storageClassName");
-            }
-        }
-        rest
-    };
-    if may_change(spec.value) != may_change(before.value) {
-        problems.forbidden(
-            &spec,
-            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
-        );
-        return;
+    let wanted = with_what_may_change(&spec, &before, old_root.at("status.phase").str() == "Bound");
+    let mut had = before.value.clone();
+    if let (true, Some(map)) = (before.at("volumeName").is_empty(), had.as_object_mut()) {
+        put(map, "volumeName", spec.at("volumeName").value);
     }
-    let (wanted, had) = (spec.at("resources.requests.storage"), before.at("resources.requests.storage"));
-    if wanted.value != had.value {
-        let (quantity, had) = (checks::quantity(wanted.value), checks::quantity(had.value));
-        if old_root.at("status.phase").str() != "Bound" {
-            problems.forbidden(
-                &spec,
-                "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
-            );
-        } else if quantity < had {
-            let floor = checks::quantity(old_root.at("status.capacity.storage").value);
-            if quantity <= floor {
-                problems
-                    .forbidden(&spec.at("resources.requests.storage"), "field can not be less than status.capacity");
-            }
+    if wanted != had {
+        let differs = go_diff("io.k8s.api.core.v1.PersistentVolumeClaimSpec", &had, &wanted);
+        problems.forbidden(&spec, &format!("{IMMUTABLE}\n{differs}"));
+    }
+    let (size, had) = (spec.at("resources.requests.storage"), before.at("resources.requests.storage"));
+    let (wanted, had) = (checks::quantity(size.value), checks::quantity(had.value));
+    if wanted < had && wanted <= checks::quantity(old_root.at("status.capacity.storage").value) {
+        problems.forbidden(&size, "field can not be less than status.capacity");
+    }
+    problems.immutable(&new_root.at("volumeMode").with(spec.at("volumeMode").value), before.at("volumeMode").value);
+    let (attributes, had) = (spec.at("volumeAttributesClassName"), before.at("volumeAttributesClassName"));
+    if had.exists() && !attributes.exists() {
+        problems.forbidden(&attributes, "update from non-nil value to nil is forbidden");
+    }
+}
+
+/// The new spec, with the old one's values where a change is allowed.
+fn with_what_may_change(spec: &Cursor, before: &Cursor, bound: bool) -> Value {
+    let mut wanted = spec.value.clone();
+    let Some(map) = wanted.as_object_mut() else { return wanted };
+    if !before.at("storageClassName").exists() {
+        map.remove("storageClassName"); // The default class may come later.
+    }
+    if bound {
+        inside(map, "resources", |resources| {
+            inside(resources, "requests", |requests| put(requests, "storage", before.at("resources.requests.storage").value));
+        });
+        if map.contains_key("volumeAttributesClassName") {
+            put(map, "volumeAttributesClassName", before.at("volumeAttributesClassName").value);
         }
     }
-    problems.immutable(&spec.at("volumeMode"), before.at("volumeMode").value);
+    wanted
+}
+
+/// Null: takes it away.
+fn put(map: &mut Object, field: &str, value: &Value) {
+    if value.is_null() {
+        map.remove(field);
+    } else {
+        map.insert(field.to_owned(), value.clone());
+    }
 }
 
 fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -199,26 +235,90 @@ mod tests {
             &KIND,
             json!({"spec": {}}),
             "spec.accessModes: Required value: at least 1 access mode is required\n\
-             spec.resources.requests[storage]: Required value",
+             spec.resources[storage]: Required value",
         );
         check(
             &KIND,
             json!({"spec": {"accessModes": ["X"], "resources": {"requests": {"storage": "0"}}}}),
             "spec.accessModes: Unsupported value: \"X\": supported values: \"ReadOnlyMany\", \"ReadWriteMany\", \"ReadWriteOnce\", \"ReadWriteOncePod\"\n\
-             spec.resources.requests[storage]: Invalid value: \"0\": must be greater than 0",
+             spec.resources[storage]: Invalid value: \"0\": must be greater than 0",
         );
     }
 
     #[test]
     fn only_bound_claims_grow() {
-        let forbidden = "spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
-        check_update(&KIND, claim("2Gi"), claim("1Gi"), forbidden);
+        const FORBIDDEN: &str = "spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n  core.PersistentVolumeClaimSpec{\n";
+        check_update(
+            &KIND,
+            claim("2Gi"),
+            claim("1Gi"),
+            &format!(
+                "{FORBIDDEN}  \t... // 3 identical fields\n  \tResources: core.VolumeResourceRequirements{{\n  \t\t... // 1 identical field\n- \t\tRequests: {{\"storage\": \"1Gi\"}},\n+ \t\tRequests: {{\"storage\": \"2Gi\"}},\n  \t}},\n  \t... // 5 identical fields\n  }}\n"
+            ),
+        );
         let mut bound = claim("1Gi");
         bound["status"]["phase"] = "Bound".into();
         check_update(&KIND, claim("2Gi"), bound.clone(), "");
         let mut other = claim("1Gi");
         other["spec"]["storageClassName"] = "slow".into();
-        check_update(&KIND, other, bound, forbidden);
+        check_update(
+            &KIND,
+            other,
+            bound.clone(),
+            &format!(
+                "{FORBIDDEN}  \t... // 5 identical fields\n- \tStorageClassName: \"fast\",\n+ \tStorageClassName: \"slow\",\n  \t... // 3 identical fields\n  }}\n"
+            ),
+        );
+        // It shrinks to what it never got, and no further.
+        let mut grown = bound.clone();
+        grown["spec"]["resources"]["requests"]["storage"] = "5Gi".into();
+        grown["status"]["capacity"] = json!({"storage": "1Gi"});
+        check_update(&KIND, claim("2Gi"), grown.clone(), "");
+        check_update(
+            &KIND,
+            claim("1Gi"),
+            grown,
+            "spec.resources.requests.storage: Forbidden: field can not be less than status.capacity",
+        );
+        let mut attributed = bound.clone();
+        attributed["spec"]["volumeAttributesClassName"] = "gold".into();
+        check_update(&KIND, attributed.clone(), bound.clone(), "");
+        let why = "spec.volumeAttributesClassName: Forbidden: update from non-nil value to nil is forbidden";
+        let mut problems = Problems::default();
+        validate_update(&bound, &attributed, &mut problems);
+        assert!(problems.list.iter().any(|problem| problem.to_string() == why));
+    }
+
+    #[test]
+    fn sources() {
+        let with = |source: Value, reference: Value| {
+            let mut claim = claim("1Gi");
+            for (field, value) in [("dataSource", source), ("dataSourceRef", reference)] {
+                if !value.is_null() {
+                    claim["spec"][field] = value;
+                }
+            }
+            claim
+        };
+        let snapshot = || json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "s"});
+        check(&KIND, with(snapshot(), snapshot()), "");
+        check(
+            &KIND,
+            with(json!({"kind": "VolumeSnapshot", "name": ""}), Value::Null),
+            "spec.dataSource.name: Required value\n\
+             spec.dataSource: Invalid value: \"VolumeSnapshot\": must be 'PersistentVolumeClaim' when referencing the default apiGroup",
+        );
+        check(
+            &KIND,
+            with(snapshot(), json!({"kind": "PersistentVolumeClaim", "name": "s"})),
+            "spec: Invalid value: {}: must match dataSourceRef",
+        );
+        // A reference to elsewhere is dropped, as upstream without the alpha feature.
+        let mut elsewhere = snapshot();
+        elsewhere["namespace"] = "other".into();
+        let mut made = with(Value::Null, elsewhere);
+        (KIND.prepare_create)(&mut made);
+        assert_eq!((&made["spec"]["dataSource"], &made["spec"]["dataSourceRef"]), (&Value::Null, &Value::Null));
     }
 
     #[test]

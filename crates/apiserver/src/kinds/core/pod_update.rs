@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::kinds::cursor::walk;
 use crate::kinds::edit::{Object, make};
+use crate::kinds::go_diff::go_diff;
 use crate::kinds::problems::IMMUTABLE;
 use crate::kinds::{Cursor, Problems, checks};
 
@@ -38,7 +39,8 @@ pub fn validate_update(new: &Value, old: &Value, problems: &mut Problems) {
         allow_while_gated(map, &spec, &before, problems);
     }
     if munged != *before.value {
-        problems.forbidden(&spec, &format!("{FORBIDDEN}\n{}", difference(before.value, &munged)));
+        let differs = go_diff("io.k8s.api.core.v1.PodSpec", before.value, &munged);
+        problems.forbidden(&spec, &format!("{FORBIDDEN}\n{differs}"));
     }
 }
 
@@ -137,28 +139,6 @@ fn allow_while_gated(munged: &mut Object, spec: &Cursor, before: &Cursor, proble
             munged.remove("affinity");
         }
     }
-}
-
-/// The fields that differ, one a line.
-fn difference(old: &Value, new: &Value) -> String {
-    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return String::new() };
-    let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    let mut out = String::from("  core.PodSpec{\n");
-    for key in keys {
-        let (before, after) = (old.get(key), new.get(key));
-        if before == after {
-            continue;
-        }
-        for (sign, value) in [('-', before), ('+', after)] {
-            if let Some(value) = value {
-                out.push_str(&format!("{sign} \t{key}: {value},\n"));
-            }
-        }
-    }
-    out.push_str("  }\n");
-    out
 }
 
 pub fn validate_status_update(new: &Value, old: &Value, problems: &mut Problems) {

@@ -24,6 +24,7 @@ pub static KIND: Kind = Kind {
     },
     prepare_update: lifecycle::keep_status_and_count,
     validate,
+    validate_status_update,
     warnings: |new, _| match walk(new, "metadata.annotations").get(CLASS_ANNOTATION) {
         Some(_) => {
             vec![format!("annotation \"{CLASS_ANNOTATION}\" is deprecated, please use 'spec.ingressClassName' instead")]
@@ -70,10 +71,13 @@ fn validate(object: &Value, problems: &mut Problems) {
     let class = spec.at("ingressClassName");
     if class.exists() {
         checks::subdomain(&class, problems);
-        let annotations = root.at("metadata.annotations");
-        let annotation = annotations.key(CLASS_ANNOTATION);
-        if annotation.exists() && root.at("metadata.resourceVersion").is_empty() {
-            problems.invalid(&annotation, "can not be set when the class field is also set");
+        // The original leaves `metadata` out.
+        let annotations = root.at("annotations");
+        let annotation = walk(object, "metadata.annotations").get(CLASS_ANNOTATION).and_then(Value::as_str);
+        let annotation = annotation.filter(|annotation| *annotation != class.str());
+        if let (Some(annotation), true) = (annotation, root.at("metadata.resourceVersion").is_empty()) {
+            let why = "must match `ingressClassName` when both are specified";
+            problems.invalid_str(&annotations.at(CLASS_ANNOTATION), annotation, why);
         }
     }
 }
@@ -91,9 +95,8 @@ fn validate_rule(rule: &Cursor, problems: &mut Problems) {
     if !host.is_empty() {
         if checks::parse_ip(host.str()).is_some() {
             problems.invalid(&host, "must be a DNS name, not an IP address");
-        } else {
-            validate_host(&host, problems);
         }
+        validate_host(&host, problems);
     }
     let http = rule.at("http");
     if !http.exists() {
@@ -166,6 +169,22 @@ fn validate_backend(backend: &Cursor, problems: &mut Problems) {
     }
 }
 
+fn validate_status_update(new: &Value, _old: &Value, problems: &mut Problems) {
+    let root = Cursor::root(new);
+    for ingress in root.at("status.loadBalancer.ingress").items() {
+        let (ip, hostname) = (ingress.at("ip"), ingress.at("hostname"));
+        if !ip.is_empty() {
+            checks::ip(&ip, problems);
+        }
+        if !hostname.is_empty() {
+            checks::subdomain(&hostname, problems);
+            if checks::parse_ip(hostname.str()).is_some() {
+                problems.invalid(&hostname, "must be a DNS name, not an IP address");
+            }
+        }
+    }
+}
+
 const HOSTS_SHOWN: usize = 3;
 
 fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -210,6 +229,20 @@ mod tests {
             &KIND,
             json!({"spec": {}}),
             "spec: Invalid value: []: either `defaultBackend` or `rules` must be specified",
+        );
+    }
+
+    #[test]
+    fn classes() {
+        let mut classed = ingress("/");
+        classed["spec"]["ingressClassName"] = "a".into();
+        classed["metadata"]["annotations"] = json!({"kubernetes.io/ingress.class": "a"});
+        check(&KIND, classed.clone(), "");
+        classed["metadata"]["annotations"] = json!({"kubernetes.io/ingress.class": "b"});
+        check(
+            &KIND,
+            classed,
+            "annotations.kubernetes.io/ingress.class: Invalid value: \"b\": must match `ingressClassName` when both are specified",
         );
     }
 

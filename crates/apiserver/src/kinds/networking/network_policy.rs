@@ -55,7 +55,7 @@ fn validate(object: &Value, problems: &mut Problems) {
         return problems.invalid(&types, "may not specify more than two policyTypes");
     }
     for kind in types.items() {
-        checks::one_of(&kind, &["Egress", "Ingress"], problems);
+        checks::one_of(&kind, &["Ingress", "Egress"], problems);
     }
 }
 
@@ -104,7 +104,7 @@ fn validate_block(block: &Cursor, problems: &mut Problems) {
     for except in block.at("except").items() {
         let Some((address, length)) = checks::parse_cidr(except.str()) else {
             problems.invalid_str(&except, except.str(), checks::CIDR);
-            return;
+            continue;
         };
         let inside = outer.contains(&address) && length > outer.prefix_len();
         if !inside {

@@ -6,7 +6,7 @@ use super::{Context, Of, env, mounts, probes, security};
 use crate::kinds::cursor::walk;
 use crate::kinds::{Cursor, Problems, checks};
 
-pub fn validate(spec: &Cursor, context: &Context, problems: &mut Problems) {
+pub(super) fn validate(spec: &Cursor, context: &Context, problems: &mut Problems) {
     let (ordinary, init) = (spec.at("containers"), spec.at("initContainers"));
     validate_ordinary(&ordinary, context, problems);
     validate_init(&init, &ordinary, context, problems);
@@ -284,25 +284,64 @@ pub fn validate_resources(resources: &Cursor, claims: &[&str], problems: &mut Pr
 }
 
 fn validate_claim_names(claims: &Cursor, known: &[&str], problems: &mut Problems) {
-    let mut seen = Vec::new();
+    let mut seen: Vec<(&str, &str)> = Vec::new();
     for claim in claims.items() {
-        let (name, request) = (claim.at("name"), claim.at("request").str());
+        let (name, request) = (claim.at("name").str(), claim.at("request"));
         if name.is_empty() {
-            problems.required(&name, "");
+            problems.required(&claim, "");
             continue;
         }
-        if seen.contains(&(name.str(), request)) {
-            problems.duplicate(&name);
+        let same = |own: &&(&str, &str)| own.0 == name && (own.1.is_empty() || request.is_empty() || own.1 == request.str());
+        match seen.iter().find(same) {
+            Some((_, own)) if !own.is_empty() && !request.is_empty() => {
+                problems.duplicate_str(&claim, &format!("{name}/{own}"));
+            }
+            Some(_) => problems.duplicate_str(&claim, name),
+            None if !request.is_empty() => checks::label(&request, problems),
+            None => {}
         }
-        seen.push((name.str(), request));
-        if !known.contains(&name.str()) {
-            problems.not_found(&name);
+        seen.push((name, request.str()));
+        if !known.contains(&name) {
+            let mut sorted = known.to_vec();
+            sorted.sort_unstable();
+            let list = if sorted.is_empty() { " which is empty".to_owned() } else { format!(": {}", sorted.join(", ")) };
+            problems.not_found_among(&claim, name, &format!("must be one of the names in pod.spec.resourceClaims{list}"));
         }
     }
 }
 
-fn validate_amount(amount: &Cursor, name: &str, problems: &mut Problems) {
-    problems.invalid_each_str(amount, name, api::names::qualified_name(name));
+/// The name of a resource of any sort: a well-known one, or qualified.
+pub fn resource_name(at: &Cursor, name: &str, problems: &mut Problems) {
+    let sentences = api::names::qualified_name(name);
+    if !sentences.is_empty() {
+        return problems.invalid_each_str(at, name, sentences);
+    }
+    let plain = name.strip_prefix("requests.").or(name.strip_prefix("limits.")).unwrap_or(name);
+    let known = matches!(plain, "cpu" | "memory" | "ephemeral-storage")
+        || matches!(name.strip_prefix("requests.").unwrap_or(name), "storage")
+        || name.strip_prefix("requests.").unwrap_or(name).starts_with("hugepages-")
+        || COUNTED.contains(&name);
+    if !name.contains('/') && !known {
+        problems.invalid_str(at, name, "must be a standard resource type or fully qualified");
+    }
+}
+
+/// What quotas count.
+pub const COUNTED: &[&str] = &[
+    "configmaps",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+];
+
+/// What may stand in the limits and requests of a container.
+pub fn container_resource_name(amount: &Cursor, name: &str, problems: &mut Problems) {
+    resource_name(amount, name, problems);
     let standard = matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
     if !name.contains('/') {
         if !standard {
@@ -311,7 +350,18 @@ fn validate_amount(amount: &Cursor, name: &str, problems: &mut Problems) {
     } else if !is_native(name) && !is_extended(name) {
         problems.invalid_str(amount, name, "doesn't follow extended resource name standard");
     }
+}
+
+fn validate_amount(amount: &Cursor, name: &str, problems: &mut Problems) {
+    container_resource_name(amount, name, problems);
     checks::non_negative_quantity(amount, problems);
+    if let (Some(page), Some(own)) = (name.strip_prefix("hugepages-"), checks::quantity(amount.value)) {
+        let page = checks::quantity(&page.into()).map_or(0, |page| page.value());
+        if page <= 0 || own.milli_value() % 1000 != 0 || own.value() % page != 0 {
+            let sentence = format!("{own} is not positive integer multiple of {name}");
+            problems.invalid_str(amount, &own.to_string(), &sentence);
+        }
+    }
     let fraction = checks::quantity(amount.value).is_some_and(|quantity| quantity.milli_value() % 1000 != 0);
     if is_extended(name) && fraction {
         problems.invalid(amount, "must be an integer");
@@ -322,13 +372,13 @@ fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
-fn is_extended(name: &str) -> bool {
+pub fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")
         && api::names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
-fn may_overcommit(name: &str) -> bool {
+pub fn may_overcommit(name: &str) -> bool {
     is_native(name) && !name.starts_with("hugepages-")
 }
 
@@ -424,7 +474,8 @@ mod tests {
         );
         check(
             with("resources", json!({"requests": {"cores": "1"}})),
-            "spec.containers[0].resources.requests[cores]: Invalid value: \"cores\": must be a standard resource for containers",
+            "spec.containers[0].resources.requests[cores]: Invalid value: \"cores\": must be a standard resource type or fully qualified\n\
+             spec.containers[0].resources.requests[cores]: Invalid value: \"cores\": must be a standard resource for containers",
         );
         check(
             with("resources", json!({"requests": {"cpu": "-1"}})),

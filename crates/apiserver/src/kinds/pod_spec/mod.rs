@@ -4,7 +4,7 @@
 //! Deliberately absent: rules about Windows pods beyond the fields they may not set.
 
 mod affinity;
-mod containers;
+pub mod containers;
 pub mod defaults;
 mod env;
 mod mounts;
@@ -12,7 +12,7 @@ mod probes;
 mod security;
 mod spread;
 pub mod tolerations;
-mod volumes;
+pub mod volumes;
 mod warnings;
 
 use serde_json::Value;

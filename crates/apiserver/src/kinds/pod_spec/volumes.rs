@@ -57,7 +57,8 @@ fn validate_source(volume: &Cursor, of: Of, problems: &mut Problems) {
     }
 }
 
-fn validate_one(field: &str, source: &Cursor, of: Of, problems: &mut Problems) {
+/// What the source of this name must say.
+pub fn validate_one(field: &str, source: &Cursor, of: Of, problems: &mut Problems) {
     let required: &[&str] = match field {
         "hostPath" => &["path"],
         "gitRepo" => &["repository"],
@@ -231,7 +232,7 @@ pub fn relative_path(path: &Cursor, problems: &mut Problems) {
     no_backsteps(path, problems);
 }
 
-fn no_backsteps(path: &Cursor, problems: &mut Problems) {
+pub fn no_backsteps(path: &Cursor, problems: &mut Problems) {
     if path.str().split('/').any(|part| part == "..") {
         problems.invalid(path, "must not contain '..'");
     }

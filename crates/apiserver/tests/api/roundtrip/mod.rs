@@ -90,6 +90,10 @@ async fn every_kind_with_every_field() {
             object["kind"] = kind.kind.into();
             if object["metadata"]["name"] == "full" {
                 object["metadata"]["name"] = format!("full-{at}").into();
+                // Classes of attributes are a matter of CSI, which the first volume shows.
+                if kind.kind == "PersistentVolume" && object["spec"]["csi"].is_null() {
+                    object["spec"].as_object_mut().expect("a map").remove("volumeAttributesClassName");
+                }
             }
             let trip = Trip { server: &server, kind };
             // One that fails tells so, and the others go on.
