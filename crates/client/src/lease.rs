@@ -56,12 +56,13 @@ where
     Fut: Future<Output = ()>,
 {
     let mut candidate = Candidate { rest: Rest::new(client), clock, config, seen: None };
-    loop {
+    let held_since = loop {
         if cancel.is_cancelled() {
             return;
         }
+        let asked = Instant::now();
         match candidate.try_to_hold().await {
-            Ok(true) => break,
+            Ok(true) => break asked,
             Ok(false) => {}
             Err(error) => debug!(lease = %candidate.config.lease, %error, "cannot acquire lease"),
         }
@@ -70,13 +71,13 @@ where
             _ = cancel.cancelled() => return,
             _ = tokio::time::sleep(candidate.config.retry_period) => {}
         }
-    }
+    };
     info!(lease = %candidate.config.lease, identity = candidate.config.identity, "became leader");
     let stop = cancel.child_token();
     tokio::select! {
         biased;
         _ = work(stop.clone()) => {}
-        _ = candidate.renew_until_lost() => info!(lease = %candidate.config.lease, "lost the lease"),
+        _ = candidate.renew_until_lost(held_since) => info!(lease = %candidate.config.lease, "lost the lease"),
         _ = cancel.cancelled() => {}
     }
     stop.cancel();
@@ -107,20 +108,21 @@ struct Candidate {
 }
 
 impl Candidate {
-    async fn renew_until_lost(&mut self) {
-        let mut renewed = Instant::now();
+    /// A renewal counts from when it was asked for: others count from when it was written, and its answer may be late.
+    async fn renew_until_lost(&mut self, mut renewed: Instant) {
         // Half as often as the original, which keeps an idle cluster idle; after a failure as often.
         let calm = self.config.renew_deadline / 2;
-        let mut wait = calm;
+        let mut next = renewed + calm;
         loop {
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep_until(next).await;
             let deadline = renewed + self.config.renew_deadline;
+            let asked = Instant::now();
             match tokio::time::timeout_at(deadline, self.try_to_hold()).await {
-                Ok(Ok(true)) => (renewed, wait) = (Instant::now(), calm),
+                Ok(Ok(true)) => (renewed, next) = (asked, asked + calm),
                 Ok(Ok(false)) => return, // Somebody else holds it.
                 Ok(Err(error)) => {
                     debug!(lease = %self.config.lease, %error, "cannot renew lease");
-                    wait = self.config.retry_period;
+                    next = Instant::now() + self.config.retry_period;
                 }
                 Err(_) => return,
             }

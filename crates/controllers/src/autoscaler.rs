@@ -6,6 +6,7 @@
 mod behavior;
 mod metrics;
 mod replicas;
+mod sources;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -91,6 +92,11 @@ impl TargetScale {
         self.body["spec"]["replicas"].as_i64().unwrap_or(0) as i32
     }
 
+    /// That are there, ready or not.
+    fn existing(&self) -> i32 {
+        self.body["status"]["replicas"].as_i64().unwrap_or(0) as i32
+    }
+
     fn selector(&self) -> &str {
         self.body["status"]["selector"].as_str().unwrap_or_default()
     }
@@ -160,11 +166,13 @@ impl HorizontalAutoscaler {
             selector: target.selector(),
             pods: &pods,
             current: target.replicas(),
+            existing: target.existing(),
             tolerance: tolerance(spec),
             kinds: &target.kinds,
             now: round.now,
         };
         let (mut best, mut statuses, mut unknown): (Option<(i32, String)>, Vec<_>, Option<metrics::Unknown>) = (None, Vec::new(), None);
+        let mut unknown_count = 0;
         for metric in spec.metrics.iter().flatten() {
             match metrics::propose(&self.context.rest, &scaled, metric).await {
                 Ok(proposal) => {
@@ -174,6 +182,7 @@ impl HorizontalAutoscaler {
                     }
                 }
                 Err(problem) => {
+                    unknown_count += 1;
                     round.warn(problem.reason, problem.text.clone());
                     unknown.get_or_insert(problem);
                 }
@@ -186,7 +195,7 @@ impl HorizontalAutoscaler {
                 let text = format!("the HPA was unable to compute the replica count: {}", problem.text);
                 round.set("ScalingActive", false, problem.reason, &text);
                 let count = spec.metrics.as_ref().map_or(0, Vec::len);
-                let text = format!("invalid metrics (1 invalid out of {count}), first error is: {}", problem.text);
+                let text = format!("invalid metrics ({unknown_count} invalid out of {count}), first error is: {}", problem.among_others);
                 round.warn("FailedComputeMetricsReplicas", text);
                 None
             }

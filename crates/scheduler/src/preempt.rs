@@ -39,7 +39,7 @@ pub fn preempt(pod: &PodInfo, cluster: &crate::cluster::Cluster, diagnosis: &Dia
     if !pod.profile.preempts {
         return Preemption::Useless(String::new());
     }
-    if waits_for_victims(pod, cluster) {
+    if waits_for_victims(pod, cluster, diagnosis) {
         return Preemption::UnderWay(format!("{PREFIX}not eligible due to a terminating pod on the nominated node."));
     }
     let useless = |reasons: &BTreeMap<&str, String>| {
@@ -78,10 +78,18 @@ pub fn preempt(pod: &PodInfo, cluster: &crate::cluster::Cluster, diagnosis: &Dia
     }
 }
 
-fn waits_for_victims(pod: &PodInfo, cluster: &crate::cluster::Cluster) -> bool {
+/// Whether those that went for it are still on their way out of a node that it may yet use.
+fn waits_for_victims(pod: &PodInfo, cluster: &crate::cluster::Cluster, diagnosis: &Diagnosis) -> bool {
     let node = cluster.nominated_node(&pod.uid).and_then(|name| cluster.node(name));
-    let is_victim = |other: &Arc<PodInfo>| other.terminating && other.priority < pod.priority;
-    node.is_some_and(|node| node.pods.values().any(is_victim))
+    let is_victim = |other: &Arc<PodInfo>| other.priority < pod.priority && is_preempted(other);
+    let is_lost = |node: &NodeInfo| diagnosis.rejections.get(&node.name).is_some_and(|rejection| !rejection.resolvable);
+    node.is_some_and(|node| !is_lost(node) && node.pods.values().any(is_victim))
+}
+
+fn is_preempted(pod: &PodInfo) -> bool {
+    let conditions = pod.pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let told = |reason: Option<&str>| reason == Some("PreemptionByScheduler");
+    pod.terminating && conditions.into_iter().any(|it| it.type_ == "DisruptionTarget" && it.status == "True" && told(it.reason.as_deref()))
 }
 
 /// Takes away all pods of lower priority, and gives back those that the pod can live with, the most important first.
@@ -147,17 +155,18 @@ fn split_by_budgets(pods: Vec<Arc<PodInfo>>, budgets: &[Arc<PodDisruptionBudget>
 }
 
 /// The cheapest node: fewest budgets broken, then the least important victims, then the fewest, then the youngest.
-fn cost(candidate: &Candidate<'_>) -> (usize, i32, i64, usize, Reverse<Option<jiff::Timestamp>>) {
+fn cost(candidate: &Candidate<'_>) -> (usize, i32, i64, usize, Reverse<jiff::Timestamp>) {
     let victims = &candidate.victims;
     let highest = victims.iter().map(|pod| pod.priority).max().unwrap_or(i32::MIN);
     let sum = victims.iter().map(|pod| i64::from(pod.priority) + i64::from(i32::MAX) + 1).sum();
     let most_important = victims.iter().filter(|pod| pod.priority == highest);
-    let earliest = most_important.filter_map(|pod| started(&pod.pod)).min();
+    let earliest = most_important.map(|pod| started(&pod.pod)).min().unwrap_or(jiff::Timestamp::MAX);
     (candidate.broken_budgets, highest, sum, victims.len(), Reverse(earliest))
 }
 
-fn started(pod: &Pod) -> Option<jiff::Timestamp> {
-    pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0)
+/// One that has not started yet counts as the youngest.
+fn started(pod: &Pod) -> jiff::Timestamp {
+    pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map_or(jiff::Timestamp::MAX, |time| time.0)
 }
 
 #[cfg(test)]

@@ -1,9 +1,7 @@
 //! The parts of the control plane that faults may kill and that are then started anew.
 
-use std::time::Duration;
-
 use api::clock::Clock;
-use client::lease::{LeaseConfig, lead};
+use client::lease::{LeaseConfig, fenced, lead};
 use client::{EventRecorder, Informers, ObjectKey};
 use controllers::{ControllerManager, ControllersConfig};
 use scheduler::{Scheduler, SchedulerConfig};
@@ -27,16 +25,25 @@ impl Component {
         }
     }
 
-    /// One life; with an identity it works only while it leads.
+    /// One life; with an identity it works only while it leads, and stands by again when it has been deposed.
     pub async fn run(self, link: Link, clock: Clock, seed: u64, identity: Option<String>, cancel: CancellationToken) {
         let client = link.client(self.name());
         let Some(identity) = identity else { return self.work(client, clock, seed, cancel).await };
-        let config = LeaseConfig::new(ObjectKey::new("kube-system", self.name()), identity);
-        let (of_work, work_clock) = (client.clone(), clock.clone());
-        lead(client, clock, config, cancel, move |stop| self.work(of_work, work_clock, seed, stop)).await;
-        // What it spawned may still have requests in hand: the process ends here.
-        link.kill();
-        tokio::time::sleep(Duration::ZERO).await;
+        while !cancel.is_cancelled() {
+            let config = LeaseConfig::new(ObjectKey::new("kube-system", self.name()), &identity);
+            let work = |stop: CancellationToken| self.turn(&client, clock.clone(), seed, stop);
+            lead(client.clone(), clock.clone(), config, cancel.clone(), work).await;
+        }
+    }
+
+    /// One turn as the leader, as the server gives it: nothing that it has started writes after its end.
+    fn turn(self, client: &kube::Client, clock: Clock, seed: u64, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
+        let ended = stop.child_token();
+        let work = self.work(fenced(client, ended.clone()), clock, seed, ended.clone());
+        async move {
+            let _guard = ended.drop_guard();
+            work.await;
+        }
     }
 
     async fn work(self, client: kube::Client, clock: Clock, seed: u64, cancel: CancellationToken) {

@@ -27,6 +27,8 @@ pub struct FaultRates {
     pub watch_stalled: u32,
     /// The longest a request or its answer travels.
     pub latency_max: Duration,
+    /// What an answer may take on top of that.
+    pub answer_delay_max: Duration,
     /// The longest that a stalled watch shows an old world.
     pub stall_max: Duration,
 }
@@ -44,6 +46,7 @@ impl FaultRates {
             watch_expired: 500,
             watch_stalled: 2_000,
             latency_max: Duration::from_millis(8),
+            answer_delay_max: Duration::ZERO,
             stall_max: Duration::from_secs(4),
         }
     }
@@ -153,8 +156,8 @@ impl Faults {
             }
             drawn -= chance;
         }
-        let mut travel = || Duration::from_micros(random.random_range(0..rates.latency_max.as_micros().max(1) as u64));
-        Journey { fate, there: travel(), back: travel() }
+        let mut travel = |most: Duration| Duration::from_micros(random.random_range(0..most.as_micros().max(1) as u64));
+        Journey { fate, there: travel(rates.latency_max), back: travel(rates.latency_max + rates.answer_delay_max) }
     }
 
     pub(crate) fn watch(&self) -> WatchFate {

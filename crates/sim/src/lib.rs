@@ -5,6 +5,7 @@
 //! cluster; only the kernel beneath the kubelet is pretended, and only what could happen on a network happens on the
 //! way. Deliberately absent: threads and the wall clock, so that the same seed yields the same run.
 
+mod answers;
 mod components;
 mod faults;
 mod invariants;
@@ -190,6 +191,11 @@ impl SimulatedCluster {
         }
     }
 
+    /// Serves an API group in the place of an extension API server: by path and query, `None` is not found.
+    pub fn serve_group(&self, group: &str, answer: impl Fn(&str) -> Option<serde_json::Value> + Send + Sync + 'static) {
+        self.network.extend(group, Arc::new(answer));
+    }
+
     /// The identity of who leads: `kube-scheduler_0-0`.
     pub fn leader(&self, lease: &str) -> Option<String> {
         self.network.leaders.holder(lease)
@@ -254,6 +260,7 @@ impl SimulatedCluster {
     pub fn broken(&self, at_rest: bool) -> Vec<String> {
         let mut broken = self.watched.lock().broken(at_rest);
         broken.extend(self.running.take_broken());
+        broken.extend(self.network.take_broken());
         broken
     }
 

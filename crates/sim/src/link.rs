@@ -3,11 +3,12 @@
 //! Invariant: once a component is dead not one further request of it reaches the server, whatever of its tasks are
 //! still about. A request that has reached the server is carried out even if nobody waits for the answer any more.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,16 +20,20 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use kube::client::Body;
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::{BoxError, Service};
 
+use crate::answers::Asked;
 use crate::faults::{Fate, Faults, Journey, Sort, WatchFate};
 use crate::leaders::Leaders;
 
 /// How soon a cut connection is noticed.
 const NOTICED_AFTER: Duration = Duration::from_millis(500);
+
+/// Of a whole run; a mixed workload sends some ten thousand.
+const REQUESTS_MAX: u64 = 300_000;
 
 type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
@@ -38,6 +43,18 @@ pub(crate) struct Network {
     pub faults: Faults,
     pub leaders: Arc<Leaders>,
     server: Arc<Mutex<Option<Running>>>,
+    traffic: Arc<Traffic>,
+    extensions: Arc<Mutex<BTreeMap<String, Extension>>>,
+}
+
+/// Answers for an API group in the place of an extension API server; `None` is not found.
+pub type Extension = Arc<dyn Fn(&str) -> Option<Value> + Send + Sync>;
+
+#[derive(Default)]
+struct Traffic {
+    requests: AtomicU64,
+    /// The first that was too much.
+    broken: Mutex<Option<String>>,
 }
 
 #[derive(Clone)]
@@ -48,7 +65,36 @@ struct Running {
 
 impl Network {
     pub fn new(faults: Faults, leaders: Arc<Leaders>) -> Network {
-        Network { faults, leaders, server: Arc::default() }
+        Network { faults, leaders, server: Arc::default(), traffic: Arc::default(), extensions: Arc::default() }
+    }
+
+    pub fn extend(&self, group: &str, extension: Extension) {
+        self.extensions.lock().insert(group.to_owned(), extension);
+    }
+
+    /// What the group's extension server has to say to this request, if there is one.
+    fn extended(&self, request: &Request<Body>) -> Option<Answer> {
+        let asked = request.uri().path_and_query()?.as_str();
+        let group = asked.strip_prefix("/apis/")?.split(['/', '?']).next()?;
+        let extension = self.extensions.lock().get(group)?.clone();
+        Some(match extension(asked) {
+            Some(found) => answer(StatusCode::OK, &found),
+            None => refusal(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource"),
+        })
+    }
+
+    pub fn take_broken(&self) -> Option<String> {
+        self.traffic.broken.lock().take()
+    }
+
+    /// Whether somebody asks without end and without pause, which would never let time pass: nobody is answered then.
+    fn is_overrun(&self, speaker: &Speaker, request: &Request<Body>) -> bool {
+        if self.traffic.requests.fetch_add(1, Ordering::Relaxed) < REQUESTS_MAX {
+            return false;
+        }
+        let sentence = || format!("no end of requests: {REQUESTS_MAX} were sent, then {} sends {} {}", speaker.user, request.method(), request.uri());
+        self.traffic.broken.lock().get_or_insert_with(sentence);
+        true
     }
 
     pub fn connect(&self, server: Arc<ApiServer>, stop: CancellationToken) {
@@ -125,6 +171,9 @@ impl Link {
 
     async fn carry(self, request: Request<Body>) -> Result<Answer, BoxError> {
         let Inner { network, speaker, dead, .. } = &*self.0;
+        if network.is_overrun(speaker, &request) {
+            return std::future::pending().await;
+        }
         let sort = Sort::of(&request);
         let journey = if speaker.spared { Journey::SMOOTH } else { network.faults.journey(sort, speaker.mortal) };
         pause(journey.there).await;
@@ -147,6 +196,9 @@ impl Link {
             }
             Fate::Answered | Fate::LostAnswer | Fate::DeathAfter => {}
         }
+        if let Some(answer) = network.extended(&request) {
+            return Ok(answer);
+        }
         let Some(running) = network.server.lock().clone() else {
             pause(NOTICED_AFTER).await;
             return Err("connection refused".into());
@@ -159,14 +211,15 @@ impl Link {
         let groups: Vec<&str> = speaker.groups.to_vec();
         let mut service = running.server.in_process(&speaker.user, &groups);
         let stop = running.stop.clone();
+        let asked = Asked::new();
         // In a task of its own: the server goes on when the component dies, and ends when the server does.
-        let answering = tokio::spawn(async move {
+        let answering = tokio::spawn(asked.during(async move {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => Err(BoxError::from("connection reset by peer")),
                 answer = service.call(request) => answer,
             }
-        });
+        }));
         let answer = answering.await?;
         match journey.fate {
             Fate::DeathAfter => dead.cancel(),
@@ -177,12 +230,16 @@ impl Link {
             _ => {}
         }
         pause(journey.back).await;
-        self.rest_in_peace().await;
+        if dead.is_cancelled() {
+            drop(asked);
+            return std::future::pending().await;
+        }
         let answer = answer?;
         if self.is_cut() {
             pause(NOTICED_AFTER).await;
             return Err("connection timed out".into());
         }
+        asked.has_arrived();
         Ok(match sort {
             Sort::Watch => {
                 let fate = if speaker.spared { WatchFate::default() } else { network.faults.watch() };
@@ -267,9 +324,12 @@ async fn pause(duration: Duration) {
 }
 
 fn refusal(code: StatusCode, reason: &str, message: &str) -> Answer {
-    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": message, "reason": reason, "code": code.as_u16()});
-    let body = Full::new(Bytes::from(status.to_string())).map_err(|never: Infallible| match never {});
+    answer(code, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": code.as_u16()}))
+}
+
+fn answer(code: StatusCode, value: &Value) -> Answer {
+    let body = Full::new(Bytes::from(value.to_string())).map_err(|never: Infallible| match never {});
     Response::builder()
         .status(code)
         .header(header::CONTENT_TYPE, "application/json")

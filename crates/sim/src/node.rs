@@ -268,10 +268,11 @@ impl SimulatedNode {
                 }
                 let patch = Patch::Strategic(json!({"metadata": {"uid": uid}, "status": status}));
                 match self.rest.patch::<Pod>(key, &patch, "status").await {
-                    // Gone, or the name is another pod's by now.
-                    Err(cause) if matches!(error_kind(&cause), ErrorKind::NotFound | ErrorKind::Conflict) => {}
+                    // Gone, or the name is another pod's by now: the watch will tell.
+                    Err(cause) if matches!(error_kind(&cause), ErrorKind::NotFound | ErrorKind::Conflict) => return Ok(()),
                     Err(cause) => return Err(cause),
-                    Ok(_) => {}
+                    // A kubelet knows what it has told, however late its watch is.
+                    Ok(told) => self.pods.observe(told),
                 }
                 if let Some(duration) = again {
                     self.queue.add_after(key.clone(), duration);

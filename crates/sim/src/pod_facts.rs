@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::quantity::Quantity;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct PodFacts {
     pub phase: String,
     pub ready: bool,
     pub deleting: bool,
+    /// When its grace period is over, after which a quota no longer counts it, whether it is gone or not.
+    pub overdue_at: Option<Timestamp>,
     pub labels: BTreeMap<String, String>,
     pub ip: String,
     pub milli_cpu: i64,
@@ -46,6 +49,7 @@ impl PodFacts {
             phase: text(&pod["status"]["phase"]),
             ready: condition(pod, "Ready") == Some("True"),
             deleting: !metadata["deletionTimestamp"].is_null(),
+            overdue_at: overdue_at(metadata),
             labels: labels(metadata),
             ip: text(&pod["status"]["podIP"]),
             milli_cpu: sum("cpu", Quantity::milli_value),
@@ -71,6 +75,11 @@ impl PodFacts {
     pub fn is_available(&self) -> bool {
         self.is_active() && self.ready
     }
+}
+
+fn overdue_at(metadata: &Value) -> Option<Timestamp> {
+    let deleted: Timestamp = metadata["deletionTimestamp"].as_str()?.parse().ok()?;
+    deleted.checked_add(SignedDuration::from_secs(metadata["deletionGracePeriodSeconds"].as_i64()?)).ok()
 }
 
 pub fn text(value: &Value) -> String {

@@ -19,6 +19,7 @@ use store::{
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::answers::Answer;
 use crate::invariants::{self, Invariant};
 use crate::leaders::Leaders;
 use crate::pod_facts::PodFacts;
@@ -34,6 +35,8 @@ pub struct Change {
     pub name: String,
     pub before: Option<Arc<Value>>,
     pub after: Option<Arc<Value>>,
+    /// To the request that did it.
+    pub answer: Option<Answer>,
 }
 
 impl Change {
@@ -140,7 +143,7 @@ impl World {
         if kind == "pods" {
             self.index_pod(at, after.as_deref());
         }
-        Some(Change { kind, namespace: namespace.to_owned(), name: name.to_owned(), before, after })
+        Some(Change { kind, namespace: namespace.to_owned(), name: name.to_owned(), before, after, answer: Answer::to_present_request() })
     }
 
     fn index_pod(&mut self, at: (String, String), after: Option<&Value>) {

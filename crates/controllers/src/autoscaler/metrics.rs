@@ -1,24 +1,21 @@
-//! Reads metrics from the metrics APIs and turns each spec into replicas and a status.
+//! Turns each metric of an autoscaler into replicas and a status.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::percent::encode;
 use api::quantity::Quantity;
-use api::selector::LabelSelector;
 use client::Rest;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{
-    ContainerResourceMetricStatus, ExternalMetricStatus, MetricIdentifier, MetricSpec, MetricStatus, MetricTarget,
-    MetricValueStatus, ObjectMetricStatus, PodsMetricStatus, ResourceMetricStatus,
+    ContainerResourceMetricStatus, ExternalMetricSource, ExternalMetricStatus, MetricSpec, MetricStatus, MetricTarget,
+    MetricValueStatus, ObjectMetricSource, ObjectMetricStatus, PodsMetricSource, PodsMetricStatus, ResourceMetricStatus,
 };
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
-use serde_json::Value;
 
-use super::replicas::{self, PodsMetric, Sample, Samples, Target, Tolerance};
+use super::replicas::{self, PodsMetric, Target, Tolerance};
+use super::sources::{Sources, go_selector};
 use crate::discovery::Resource;
-use crate::failure::error_text;
 use crate::owners::group_of;
 
 pub(super) struct Scaled<'a> {
@@ -26,7 +23,9 @@ pub(super) struct Scaled<'a> {
     /// The target's selector as text, and its pods.
     pub selector: &'a str,
     pub pods: &'a [Arc<Pod>],
+    /// Wanted at present, and there at present.
     pub current: i32,
+    pub existing: i32,
     pub tolerance: Tolerance,
     pub kinds: &'a [Resource],
     pub now: Timestamp,
@@ -39,76 +38,79 @@ pub(super) struct Proposal {
     pub status: MetricStatus,
 }
 
-/// Why a metric gave no number: reason and sentence.
+/// Why a metric gave no number: the reason, the sentence, and the sentence as one of several metrics.
 pub(super) struct Unknown {
     pub reason: &'static str,
     pub text: String,
+    pub among_others: String,
 }
 
 pub(super) async fn propose(rest: &Rest, scaled: &Scaled<'_>, spec: &MetricSpec) -> Result<Proposal, Unknown> {
-    match spec.type_.as_str() {
+    let sources = Sources { rest, namespace: scaled.namespace };
+    let (reason, what, outcome) = match spec.type_.as_str() {
         "Resource" => {
             let source = spec.resource.as_ref().ok_or_else(|| invalid(spec))?;
-            resource(rest, scaled, &source.name, None, &source.target).await.map_err(|text| Unknown {
-                reason: "FailedGetResourceMetric",
-                text: format!("failed to get {} {}: {text}", source.name, kind_of_target(&source.target)),
-            })
+            let outcome = resource(&sources, scaled, &source.name, None, &source.target).await;
+            ("FailedGetResourceMetric", format!("{} resource metric value", source.name), outcome)
         }
         "ContainerResource" => {
             let source = spec.container_resource.as_ref().ok_or_else(|| invalid(spec))?;
-            resource(rest, scaled, &source.name, Some(&source.container), &source.target).await.map_err(|text| Unknown {
-                reason: "FailedGetContainerResourceMetric",
-                text: format!("failed to get {} container metric value: {text}", source.name),
-            })
+            let outcome = resource(&sources, scaled, &source.name, Some(&source.container), &source.target).await;
+            ("FailedGetContainerResourceMetric", format!("{} container metric value", source.container), outcome)
         }
-        "Pods" => pods_metric(rest, scaled, spec).await.map_err(|text| Unknown {
-            reason: "FailedGetPodsMetric",
-            text: format!("failed to get pods metric value: {text}"),
-        }),
-        "Object" => object(rest, scaled, spec).await.map_err(|text| Unknown {
-            reason: "FailedGetObjectMetric",
-            text: format!("failed to get object metric value: {text}"),
-        }),
-        "External" => external(rest, scaled, spec).await.map_err(|text| Unknown {
-            reason: "FailedGetExternalMetric",
-            text: format!("failed to get external metric value: {text}"),
-        }),
-        _ => Err(invalid(spec)),
-    }
+        "Pods" => {
+            let source = spec.pods.as_ref().ok_or_else(|| invalid(spec))?;
+            ("FailedGetPodsMetric", "pods metric value".to_owned(), pods_metric(&sources, scaled, source).await)
+        }
+        "Object" => {
+            let source = spec.object.as_ref().ok_or_else(|| invalid(spec))?;
+            let what = match source.target.value {
+                Some(_) => "object metric value".to_owned(),
+                None => format!("object metric value: failed to get {} object metric", source.metric.name),
+            };
+            ("FailedGetObjectMetric", what, object(&sources, scaled, source).await)
+        }
+        "External" => {
+            let source = spec.external.as_ref().ok_or_else(|| invalid(spec))?;
+            let name = &source.metric.name;
+            let what = format!("{name} external metric value: failed to get {name} external metric");
+            ("FailedGetExternalMetric", what, external(&sources, scaled, source).await)
+        }
+        _ => return Err(invalid(spec)),
+    };
+    outcome.map_err(|text| Unknown { reason, among_others: format!("failed to get {what}: {text}"), text })
 }
 
 fn invalid(spec: &MetricSpec) -> Unknown {
-    Unknown { reason: "InvalidMetricSourceType", text: format!("unknown metric source type \"{}\"", spec.type_) }
+    let text = format!("unknown metric source type \"{}\"", spec.type_);
+    Unknown { reason: "InvalidMetricSourceType", among_others: text.clone(), text }
 }
 
-fn kind_of_target(target: &MetricTarget) -> &'static str {
-    if target.average_utilization.is_some() { "utilization" } else { "usage" }
-}
-
-async fn resource(rest: &Rest, scaled: &Scaled<'_>, name: &str, container: Option<&str>, target: &MetricTarget) -> Result<Proposal, String> {
-    let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods?labelSelector={}", scaled.namespace, encode(scaled.selector));
-    let listed: Value = rest
-        .get_at(path)
-        .await
-        .map_err(|error| format!("unable to get metrics for resource {name}: unable to fetch metrics from resource metrics API: {}", error_text(&error)))?;
-    let samples = resource_samples(&listed, name, container);
-    if samples.is_empty() {
-        return Err(format!("unable to get metrics for resource {name}: no metrics returned from resource metrics API"));
-    }
-    let (aim, requests) = match (target.average_utilization, &target.average_value) {
-        (Some(percent), _) => (Target::Utilization(percent), requests(scaled.pods, name, container)?),
-        (None, Some(value)) => (Target::Average(milli(value)), BTreeMap::new()),
+async fn resource(sources: &Sources<'_>, scaled: &Scaled<'_>, name: &str, container: Option<&str>, target: &MetricTarget) -> Result<Proposal, String> {
+    let aim = match (target.average_utilization, &target.average_value) {
+        (_, Some(value)) => Target::Average(milli(value)),
+        (Some(percent), None) => Target::Utilization(percent),
         (None, None) => return Err("invalid resource metric source: neither an average utilization target nor an average value (usage) target was set".into()),
     };
+    let kind = if matches!(aim, Target::Average(_)) { "usage" } else { "utilization" };
+    let failed = |text: String| format!("failed to get {name} {kind}: {text}");
+    let samples = sources.usage(name, container, scaled.selector).await.map_err(failed)?;
+    let requests = match aim {
+        Target::Utilization(_) => requests(scaled.pods, name, container).map_err(failed)?,
+        Target::Average(_) => BTreeMap::new(),
+    };
     let metric = PodsMetric { pods: scaled.pods, samples: &samples, requests: &requests, target: aim, is_cpu: name == "cpu" };
-    let outcome = replicas::by_pods(scaled.current, &metric, scaled.tolerance, scaled.now)?;
+    let outcome = replicas::by_pods(scaled.current, &metric, scaled.tolerance, scaled.now).map_err(failed)?;
     let current = MetricValueStatus {
         average_utilization: outcome.utilization,
         average_value: Some(quantity(outcome.average)),
         value: None,
     };
-    let of = if container.is_some() { "container resource" } else { "resource" };
-    let what = if outcome.utilization.is_some() { " utilization (percentage of request)" } else { "" };
+    let described = match (aim, container) {
+        (Target::Average(_), _) => format!("{name} resource"),
+        (Target::Utilization(_), None) => format!("{name} resource utilization (percentage of request)"),
+        (Target::Utilization(_), Some(_)) => format!("{name} container resource utilization (percentage of request)"),
+    };
     let mut status = MetricStatus::default();
     match container {
         None => {
@@ -120,61 +122,44 @@ async fn resource(rest: &Rest, scaled: &Scaled<'_>, name: &str, container: Optio
             status.container_resource = Some(ContainerResourceMetricStatus { container: container.into(), name: name.into(), current });
         }
     }
-    Ok(Proposal { replicas: outcome.replicas, name: format!("{name} {of}{what}"), status })
+    Ok(Proposal { replicas: outcome.replicas, name: described, status })
 }
 
-fn resource_samples(listed: &Value, name: &str, container: Option<&str>) -> Samples {
-    let mut samples = Samples::new();
-    for item in listed["items"].as_array().into_iter().flatten() {
-        let containers = item["containers"].as_array().into_iter().flatten();
-        let counted = containers.filter(|known| container.is_none_or(|container| known["name"] == container));
-        // A pod counts only when all its containers are known.
-        let usage: Option<Vec<i64>> = counted.map(|known| Some(Quantity::parse(known["usage"][name].as_str()?).ok()?.milli_value())).collect();
-        let Some(usage) = usage.filter(|usage| !usage.is_empty()) else { continue };
-        samples.insert(item["metadata"]["name"].as_str().unwrap_or_default().to_owned(), Sample { value: usage.iter().sum(), ..timing(item) });
-    }
-    samples
-}
-
-fn timing(item: &Value) -> Sample {
-    let at = item["timestamp"].as_str().and_then(|text| text.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH);
-    let window = item["window"].as_str().and_then(|text| text.trim_end_matches('s').parse::<f64>().ok());
-    let seconds = item["windowSeconds"].as_f64().or(window).unwrap_or(60.0);
-    Sample { value: 0, at, window_seconds: seconds as i64 }
-}
-
+/// What each pod asks for. Of a whole pod that is what it asks for as such, if it does.
 fn requests(pods: &[Arc<Pod>], name: &str, container: Option<&str>) -> Result<BTreeMap<String, i64>, String> {
-    let mut requests = BTreeMap::new();
-    for pod in pods {
-        let pod_name = pod.metadata.name.clone().unwrap_or_default();
-        let Some(spec) = &pod.spec else { continue };
-        let sidecars = spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
-        let mut total = 0;
-        for known in spec.containers.iter().chain(sidecars).filter(|known| container.is_none_or(|container| known.name == container)) {
-            let request = known.resources.as_ref().and_then(|resources| resources.requests.as_ref()?.get(name));
-            let Some(request) = request else {
-                return Err(format!("missing request for {name} in container {} of Pod {pod_name}", known.name));
+    let named = pods.iter().filter_map(|pod| Some((pod.metadata.name.clone()?, pod.spec.as_ref()?)));
+    named
+        .map(|(pod, spec)| {
+            let of_pod = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()).filter(|_| container.is_none());
+            let asked = match of_pod.map(|requests| requests.get(name)) {
+                Some(Some(amount)) => milli(amount),
+                Some(None) => match containers(spec, None).filter_map(|known| request_of(known, name)).reduce(|a, b| a + b) {
+                    Some(sum) => sum,
+                    None => return Err(format!("missing pod-level request for {name} in Pod {pod}")),
+                },
+                None => containers(spec, container)
+                    .map(|known| request_of(known, name).ok_or_else(|| format!("missing request for {name} in container {} of Pod {pod}", known.name)))
+                    .sum::<Result<i64, String>>()?,
             };
-            total += milli(request);
-        }
-        requests.insert(pod_name, total);
-    }
-    Ok(requests)
+            Ok((pod, asked))
+        })
+        .collect()
 }
 
-async fn pods_metric(rest: &Rest, scaled: &Scaled<'_>, spec: &MetricSpec) -> Result<Proposal, String> {
-    let source = spec.pods.as_ref().ok_or("no pods metric source")?;
-    let metric = &source.metric.name;
-    let listed = custom(rest, scaled, &format!("pods/*/{metric}"), &format!("labelSelector={}", encode(scaled.selector)), &source.metric).await?;
-    let mut samples = Samples::new();
-    for item in listed["items"].as_array().into_iter().flatten() {
-        let Some(value) = item["value"].as_str().and_then(|text| Quantity::parse(text).ok()) else { continue };
-        let name = item["describedObject"]["name"].as_str().unwrap_or_default().to_owned();
-        samples.insert(name, Sample { value: value.milli_value(), ..timing(item) });
-    }
+/// Those that run all along, or one of them.
+fn containers<'a>(spec: &'a PodSpec, name: Option<&'a str>) -> impl Iterator<Item = &'a Container> {
+    let sidecars = spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    spec.containers.iter().chain(sidecars).filter(move |known| name.is_none_or(|name| known.name == name))
+}
+
+fn request_of(container: &Container, name: &str) -> Option<i64> {
+    container.resources.as_ref()?.requests.as_ref()?.get(name).map(milli)
+}
+
+async fn pods_metric(sources: &Sources<'_>, scaled: &Scaled<'_>, source: &PodsMetricSource) -> Result<Proposal, String> {
+    let samples = sources.of_pods(&source.metric, scaled.selector).await?;
     let target = source.target.average_value.as_ref().map(milli).ok_or("no average value target was set")?;
-    let aim = Target::Average(target);
-    let asked = PodsMetric { pods: scaled.pods, samples: &samples, requests: &BTreeMap::new(), target: aim, is_cpu: false };
+    let asked = PodsMetric { pods: scaled.pods, samples: &samples, requests: &BTreeMap::new(), target: Target::Average(target), is_cpu: false };
     let outcome = replicas::by_pods(scaled.current, &asked, scaled.tolerance, scaled.now)?;
     let current = MetricValueStatus { average_value: Some(quantity(outcome.average)), ..MetricValueStatus::default() };
     let status = MetricStatus {
@@ -182,78 +167,58 @@ async fn pods_metric(rest: &Rest, scaled: &Scaled<'_>, spec: &MetricSpec) -> Res
         pods: Some(PodsMetricStatus { current, metric: source.metric.clone() }),
         ..MetricStatus::default()
     };
-    Ok(Proposal { replicas: outcome.replicas, name: format!("pods metric {metric}"), status })
+    Ok(Proposal { replicas: outcome.replicas, name: format!("pods metric {}", source.metric.name), status })
 }
 
-async fn object(rest: &Rest, scaled: &Scaled<'_>, spec: &MetricSpec) -> Result<Proposal, String> {
-    let source = spec.object.as_ref().ok_or("no object metric source")?;
-    let described = &source.described_object;
+async fn object(sources: &Sources<'_>, scaled: &Scaled<'_>, source: &ObjectMetricSource) -> Result<Proposal, String> {
+    let (described, metric) = (&source.described_object, &source.metric);
     let group = group_of(described.api_version.as_deref().unwrap_or_default());
     let resource = scaled.kinds.iter().find(|resource| resource.group == group && resource.kind == described.kind);
     let resource = resource.ok_or_else(|| format!("no matches for kind \"{}\" in group \"{group}\"", described.kind))?;
-    let path = format!("{}/{}/{}", resource.group_resource(), described.name, source.metric.name);
-    let listed = custom(rest, scaled, &path, "", &source.metric).await?;
-    let value = listed["items"][0]["value"].as_str().and_then(|text| Quantity::parse(text).ok());
-    let value = value.ok_or("no metrics returned from custom metrics API")?.milli_value();
-    let (replicas, current) = whole(scaled, value, &source.target)?;
+    let averaged = source.target.value.is_none();
+    let value = sources.of_object(resource, &described.name, metric).await?;
+    let (replicas, current) = whole(scaled, value, &source.target, "object")?;
     let status = MetricStatus {
         type_: "Object".into(),
-        object: Some(ObjectMetricStatus { current, described_object: described.clone(), metric: source.metric.clone() }),
+        object: Some(ObjectMetricStatus { current, described_object: described.clone(), metric: metric.clone() }),
         ..MetricStatus::default()
     };
-    Ok(Proposal { replicas, name: format!("{} metric {}", described.kind, source.metric.name), status })
+    let name = match averaged {
+        // So says the original.
+        true => format!("external metric {}({})", metric.name, go_selector(metric.selector.as_ref())),
+        false => format!("{} metric {}", described.kind, metric.name),
+    };
+    Ok(Proposal { replicas, name, status })
 }
 
-async fn external(rest: &Rest, scaled: &Scaled<'_>, spec: &MetricSpec) -> Result<Proposal, String> {
-    let source = spec.external.as_ref().ok_or("no external metric source")?;
+async fn external(sources: &Sources<'_>, scaled: &Scaled<'_>, source: &ExternalMetricSource) -> Result<Proposal, String> {
     let metric = &source.metric;
-    let selector = metric_selector(metric);
-    let path = format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/{}/{}?labelSelector={}", scaled.namespace, metric.name, encode(&selector));
-    let listed: Value = rest
-        .get_at(path)
-        .await
-        .map_err(|error| format!("unable to get external metric {}/{}: {}", scaled.namespace, metric.name, error_text(&error)))?;
-    let values = listed["items"].as_array().into_iter().flatten();
-    let values: Vec<i64> = values.filter_map(|item| Some(Quantity::parse(item["value"].as_str()?).ok()?.milli_value())).collect();
-    if values.is_empty() {
-        return Err(format!("unable to get external metric {}/{}: no metrics returned from external metrics API", scaled.namespace, metric.name));
-    }
-    let (replicas, current) = whole(scaled, values.iter().sum(), &source.target)?;
+    let value = sources.external(metric).await?;
+    let (replicas, current) = whole(scaled, value, &source.target, "external")?;
     let status = MetricStatus {
         type_: "External".into(),
         external: Some(ExternalMetricStatus { current, metric: metric.clone() }),
         ..MetricStatus::default()
     };
-    Ok(Proposal { replicas, name: format!("external metric {}({selector})", metric.name), status })
+    Ok(Proposal { replicas, name: format!("external metric {}({})", metric.name, go_selector(metric.selector.as_ref())), status })
 }
 
-/// A number for the whole target, met as such or shared by the pods.
-fn whole(scaled: &Scaled<'_>, value: i64, target: &MetricTarget) -> Result<(i32, MetricValueStatus), String> {
+/// A number for the whole target, met as such or shared by the pods that there are.
+fn whole(scaled: &Scaled<'_>, value: i64, target: &MetricTarget, kind: &str) -> Result<(i32, MetricValueStatus), String> {
     if let Some(aim) = &target.value {
+        if scaled.current != 0 && scaled.pods.is_empty() {
+            return Err("unable to calculate ready pods: no pods returned by selector while calculating replica count".into());
+        }
         let ready = replicas::ready_count(scaled.pods);
         let replicas = replicas::by_value(scaled.current, ready, value, milli(aim), scaled.tolerance);
         return Ok((replicas, MetricValueStatus { value: Some(quantity(value)), ..MetricValueStatus::default() }));
     }
-    let aim = target.average_value.as_ref().ok_or("neither a value target nor an average value target was set")?;
-    let replicas = replicas::by_average(scaled.current, value, milli(aim), scaled.tolerance);
-    let average = if scaled.current > 0 { (value as f64 / f64::from(scaled.current)).ceil() as i64 } else { value };
+    let aim = target.average_value.as_ref();
+    let aim = aim.ok_or_else(|| format!("invalid {kind} metric source: neither a value target nor an average value target was set"))?;
+    let existing = scaled.existing;
+    let replicas = replicas::by_average(existing, value, milli(aim), scaled.tolerance);
+    let average = if existing > 0 { (value as f64 / f64::from(existing)).ceil() as i64 } else { value };
     Ok((replicas, MetricValueStatus { average_value: Some(quantity(average)), ..MetricValueStatus::default() }))
-}
-
-async fn custom(rest: &Rest, scaled: &Scaled<'_>, path: &str, query: &str, metric: &MetricIdentifier) -> Result<Value, String> {
-    let selector = metric_selector(metric);
-    let mut query = query.to_owned();
-    if !selector.is_empty() {
-        query.push_str(&format!("&metricLabelSelector={}", encode(&selector)));
-    }
-    let path = format!("/apis/custom.metrics.k8s.io/v1beta2/namespaces/{}/{path}?{query}", scaled.namespace);
-    let failed = |error: kube::Error| format!("unable to get metric {}: unable to fetch metrics from custom metrics API: {}", metric.name, error_text(&error));
-    rest.get_at(path).await.map_err(failed)
-}
-
-fn metric_selector(metric: &MetricIdentifier) -> String {
-    let selector = metric.selector.as_ref().and_then(|selector| LabelSelector::from_typed(selector).ok());
-    selector.map(|selector| selector.to_string()).unwrap_or_default()
 }
 
 fn milli(quantity: &QuantityText) -> i64 {

@@ -96,11 +96,13 @@ pub(super) fn by_pods(current: i32, metric: &PodsMetric<'_>, tolerance: Toleranc
     }
     for name in &groups.missing {
         let request = requests.get(name).copied().unwrap_or(0);
-        let busy = match target {
-            Target::Utilization(percent) => request * i64::from(percent.max(100)) / 100,
-            Target::Average(value) => value,
+        let supposed = match target {
+            Target::Utilization(percent) if ratio < 1.0 => request * i64::from(percent.max(100)) / 100,
+            Target::Average(value) if ratio < 1.0 => value,
+            Target::Utilization(_) if ratio == 1.0 => continue, // As wanted: who is not known changes nothing.
+            _ => 0,
         };
-        known.insert(name.clone(), if ratio < 1.0 { busy } else { 0 });
+        known.insert(name.clone(), supposed);
     }
     if rebalances {
         known.extend(groups.unready.iter().map(|name| (name.clone(), 0)));
@@ -193,9 +195,22 @@ mod tests {
     use super::*;
     use crate::fixtures;
 
-    /// Pods are `name[:flags]=usage`; without `=` there is no sample. Each requests 1000.
+    /// Pods are `name[:flags]@usage`; without `@` there is no sample. Each requests 1000.
     #[track_caller]
     fn check(words: &str, target: Target, expected: Result<i32, &str>) {
+        let outcome = computed(words.split_whitespace().count() as i32, words, target);
+        assert_eq!(outcome.map(|outcome| outcome.replicas), expected.map_err(str::to_owned));
+    }
+
+    /// Utilization in percent, or the average in thousandths, goes before the replicas.
+    #[track_caller]
+    fn check_measured(current: i32, words: &str, target: Target, expected: (i64, i32)) {
+        let outcome = computed(current, words, target).expect("pods are known");
+        let measured = outcome.utilization.map_or(outcome.average, i64::from);
+        assert_eq!((measured, outcome.replicas), expected, "{current}: {words}");
+    }
+
+    fn computed(current: i32, words: &str, target: Target) -> Result<Outcome, String> {
         let (mut pods, mut samples, mut requests) = (Vec::new(), Samples::new(), BTreeMap::new());
         for word in words.split_whitespace() {
             let (word, value) = word.split_once('@').map_or((word, None), |(word, value)| (word, value.parse().ok()));
@@ -210,8 +225,7 @@ mod tests {
         }
         let tolerance = Tolerance { up: 0.1, down: 0.1 };
         let metric = PodsMetric { pods: &pods, samples: &samples, requests: &requests, target, is_cpu: true };
-        let outcome = by_pods(pods.len() as i32, &metric, tolerance, fixtures::now());
-        assert_eq!(outcome.map(|outcome| outcome.replicas), expected.map_err(str::to_owned));
+        by_pods(current, &metric, tolerance, fixtures::now())
     }
 
     #[test]
@@ -234,6 +248,49 @@ mod tests {
         check("a@1500 b:pending", half, Ok(3));
         check("a@900 b:age=10@900", half, Ok(2)); // b is still starting.
         check("a@100 b:failed@9000", half, Ok(1)); // The failed one does not count.
+    }
+
+    #[test]
+    fn utilization_as_the_original_measures_it() {
+        use Target::Utilization as Percent;
+        //          now  pods                                                            target        measured, replicas
+        check_measured(3, "a@300 b@500 c@700", Percent(30), (50, 5));
+        check_measured(3, "a:unready,age=10@300 b@500 c@700", Percent(30), (60, 4)); // The unready one counts as idle.
+        check_measured(3, "a:age=10@300 b@500 c@700", Percent(30), (60, 4)); // So does one that starts.
+        check_measured(3, "a@400 b:unready,age=10@500 c:unready,age=10@700", Percent(30), (40, 3)); // It would turn.
+        check_measured(2, "a@500 b@700 c:failed d:failed", Percent(30), (60, 4));
+        check_measured(2, "a@500 b@700 c:deleting@900 d:deleting", Percent(30), (60, 4));
+        check_measured(3, "a@900 b@900 c:pending", Percent(30), (90, 6));
+        check_measured(5, "a@100 b@300 c@500 d@250 e@250", Percent(50), (28, 3));
+        check_measured(5, "a@100 b@300 c@500 d:unready,age=10@250 e:unready,age=10@250", Percent(50), (30, 2));
+        check_measured(5, "a@100 b:pending c:pending d:pending e:pending", Percent(50), (10, 1));
+        check_measured(5, "a@100 b@300 c@500 d:age=10@1000 e:age=10@1000", Percent(50), (30, 2));
+        check_measured(3, "a@1010 b@1030 c@1020", Percent(100), (102, 3));
+        check_measured(4, "a@400 b@95 c d", Percent(100), (24, 3)); // Who is missing is taken for busy.
+        check_measured(2, "a@1000 b", Percent(100), (100, 2));
+        check_measured(3, "a@500 b@500 c", Percent(50), (50, 3)); // As wanted: nothing is done on a guess.
+        check_measured(2, "a@1900 b", Percent(100), (190, 2));
+        check_measured(2, "a@600 b", Percent(100), (60, 2));
+        check_measured(3, "a:unready,age=10 b@450 c@450", Percent(50), (45, 3)); // Near enough.
+        check_measured(3, "a:unready,age=10@100 b@2000 c", Percent(50), (200, 4)); // Both are taken for idle.
+        check_measured(4, "a:unready,age=10@100 b@450 c@450 d", Percent(50), (45, 4));
+        check_measured(3, "a@4000 b@100 c@100", Percent(200), (140, 3)); // Above all that was asked for.
+        check_measured(6, "a@100 b@100 c d e f", Percent(300), (10, 5)); // As busy as is wanted, not just as asked for.
+        // A sample of a window that began before it was ready says nothing.
+        check_measured(2, "a@500 b:age=30@900", Percent(50), (50, 2));
+        // Pods of an old revision beside those that are wanted.
+        check_measured(3, "a@1000 b@1000 c@1000 d@1000", Percent(50), (100, 8));
+    }
+
+    #[test]
+    fn averages_as_the_original_measures_them() {
+        use Target::Average as Each;
+        check_measured(3, "a@20000 b@10000 c@30000", Each(15_000), (20_000, 4));
+        check_measured(3, "a@20000 b@10000 c@30000", Each(20_000), (20_000, 3));
+        check_measured(4, "a@12000 b@12000 c@12000 d@12000", Each(20_000), (12_000, 3));
+        check_measured(3, "a@20000 b@21000 c@21000", Each(20_000), (20_666, 3));
+        check_measured(3, "a@50000 b:pending c:pending", Each(15_000), (50_000, 4)); // Those yet to come take their part.
+        check_measured(4, "a@10000 b@10000 c d", Each(30_000), (10_000, 3)); // The missing ones count as just right.
     }
 
     #[test]

@@ -8,14 +8,23 @@ use crate::profile::StrategyKind;
 
 pub fn score(pod: &PodInfo, _: &Cluster, nodes: &[&NodeInfo]) -> Vec<i64> {
     let strategy = &pod.profile.strategy;
+    let by_curve = matches!(strategy.kind, StrategyKind::RequestedToCapacityRatio(_));
     let score = |node: &&NodeInfo| {
         let (mut sum, mut weights) = (0, 0);
         for (resource, weight) in &strategy.resources {
             let Some((taken, allocatable)) = usage(pod, node, resource) else { continue };
-            sum += of_resource(&strategy.kind, taken, allocatable) * weight;
-            weights += weight;
+            let score = of_resource(&strategy.kind, taken, allocatable);
+            // On a curve what scores nothing has no say; so it is in the original.
+            if score > 0 || !by_curve {
+                sum += score * weight;
+                weights += weight;
+            }
         }
-        if weights == 0 { 0 } else { sum / weights }
+        match (weights, by_curve) {
+            (0, _) => 0,
+            (_, true) => (sum as f64 / weights as f64).round() as i64,
+            (_, false) => sum / weights,
+        }
     };
     nodes.iter().map(score).collect()
 }
@@ -44,20 +53,21 @@ fn of_resource(kind: &StrategyKind, taken: i64, allocatable: i64) -> i64 {
         StrategyKind::MostAllocated => taken.min(allocatable) * MAX / allocatable,
         StrategyKind::RequestedToCapacityRatio(shape) => {
             let utilization = if taken > allocatable { 100 } else { taken * 100 / allocatable };
-            along(shape, utilization) * (MAX / 10)
+            along(shape, utilization)
         }
     }
 }
 
-/// The curve's score at a utilization; beyond its ends it is level. In hundredths of ten, as whole numbers go.
+/// The curve's score at a utilization, of 100 where the curve says 10; beyond its ends it is level.
 fn along(shape: &[(i64, i64)], utilization: i64) -> i64 {
+    const SCALE: i64 = MAX / 10;
     let Some(next) = shape.iter().position(|(at, _)| utilization <= *at) else {
-        return shape.last().map_or(0, |(_, score)| *score);
+        return shape.last().map_or(0, |(_, score)| score * SCALE);
     };
     let (at, score) = shape[next];
     match next.checked_sub(1).map(|before| shape[before]) {
-        None => score,
-        Some((from, first)) => first + (score - first) * (utilization - from) / (at - from),
+        None => score * SCALE,
+        Some((from, first)) => first * SCALE + (score - first) * SCALE * (utilization - from) / (at - from),
     }
 }
 
@@ -96,5 +106,64 @@ mod tests {
         check(StrategyKind::RequestedToCapacityRatio(shape.clone()), "1", 50);
         check(StrategyKind::RequestedToCapacityRatio(shape.clone()), "2", 100);
         check(StrategyKind::RequestedToCapacityRatio(shape), "4", 50);
+    }
+
+    /// Nodes and pods as `cpu/memory`, in thousandths and bytes; pods that are there already after their node.
+    #[track_caller]
+    fn check_table(kind: &StrategyKind, resources: &[(&str, i64)], wanted: &str, nodes: &[&str], expected: &[i64]) {
+        let amounts = |text: &str| {
+            let (cpu, memory) = text.split_once('/').unwrap();
+            json!({"cpu": format!("{cpu}m"), "memory": memory})
+        };
+        let asking = |name: usize, text: &str| pod(json!({"metadata": {"name": name.to_string()}, "spec": {"containers": [{"name": "c", "resources": {"requests": amounts(text)}}]}}));
+        let nodes: Vec<NodeInfo> = nodes
+            .iter()
+            .map(|text| {
+                let mut words = text.split_whitespace();
+                let mut node = node(json!({"status": {"allocatable": amounts(words.next().unwrap())}}));
+                words.enumerate().for_each(|(name, word)| node.add(Arc::new(asking(name, word))));
+                node
+            })
+            .collect();
+        let mut pod = asking(99, wanted);
+        let resources = resources.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect();
+        pod.profile = Arc::new(Profile { strategy: ScoringStrategy { kind: kind.clone(), resources }, ..Profile::named("table") });
+        assert_eq!(score(&pod, &Cluster::default(), &nodes.iter().collect::<Vec<_>>()), expected, "{wanted} on {nodes:?}", nodes = nodes.len());
+    }
+
+    #[test]
+    fn least_and_most_allocated() {
+        let both: &[(&str, i64)] = &[("cpu", 1), ("memory", 1)];
+        let (least, most) = (StrategyKind::LeastAllocated, StrategyKind::MostAllocated);
+        //                                  pod           nodes, with what is there                              scores
+        check_table(&least, both, "0/0", &["4000/10000", "4000/10000"], &[100, 100]);
+        check_table(&least, both, "3000/5000", &["4000/10000", "6000/10000"], &[37, 50]);
+        check_table(&least, both, "0/0", &["10000/20000 3000/0 3000/0", "10000/20000 3000/0 3000/5000"], &[70, 57]);
+        check_table(&least, both, "3000/5000", &["10000/20000 3000/0", "10000/20000 3000/5000"], &[57, 45]);
+        check_table(&least, both, "3000/5000", &["10000/20000 3000/0", "10000/50000 3000/5000"], &[57, 60]);
+        check_table(&least, both, "3000/5000", &["4000/10000 3000/0", "4000/10000 3000/5000"], &[25, 0]); // More than there is.
+        check_table(&least, both, "0/0", &["0/0 3000/0", "0/0 3000/5000"], &[0, 0]);
+        check_table(&least, &[("cpu", 1), ("memory", 2)], "3000/5000", &["4000/10000", "6000/10000"], &[41, 50]);
+        check_table(&most, both, "0/0", &["4000/10000", "4000/10000"], &[0, 0]);
+        check_table(&most, both, "3000/5000", &["4000/10000", "6000/10000"], &[62, 50]);
+        check_table(&most, both, "0/0", &["10000/20000 3000/0 3000/0", "10000/20000 3000/0 3000/5000"], &[30, 42]);
+        check_table(&most, both, "3000/5000", &["10000/20000 3000/0", "10000/20000 3000/5000"], &[42, 55]);
+        check_table(&most, both, "5000/10000", &["4000/10000", "10000/8000"], &[100, 75]); // More than there is counts as all.
+        check_table(&most, &[("cpu", 1), ("memory", 2)], "3000/5000", &["4000/10000", "6000/10000"], &[58, 50]);
+    }
+
+    #[test]
+    fn along_a_curve() {
+        let (both, cpu): (&[(&str, i64)], &[(&str, i64)]) = (&[("cpu", 1), ("memory", 1)], &[("cpu", 1)]);
+        let falling = StrategyKind::RequestedToCapacityRatio(vec![(0, 10), (100, 0)]);
+        let rising = StrategyKind::RequestedToCapacityRatio(vec![(0, 0), (100, 10)]);
+        check_table(&falling, both, "0/0", &["4000/10000", "4000/10000"], &[100, 100]);
+        check_table(&falling, both, "3000/5000", &["4000/10000", "6000/10000"], &[38, 50]); // Rounded, not cut off.
+        check_table(&falling, both, "0/0", &["4000/10000 3000/5000", "6000/10000 3000/5000"], &[38, 50]);
+        check_table(&rising, cpu, "1000/0", &["4000/10000", "8000/10000"], &[25, 12]); // Steps of one, not of ten.
+        check_table(&rising, both, "1000/0", &["4000/10000"], &[25]); // Memory scores nothing and has no say.
+        let humped = StrategyKind::RequestedToCapacityRatio(vec![(20, 2), (50, 10), (80, 4)]);
+        check_table(&humped, cpu, "100/0", &["1000/1", "400/1", "200/1", "125/1", "100/1"], &[20, 33, 100, 40, 40]);
+        check_table(&humped, cpu, "200/0", &["100/1"], &[40]); // More than there is.
     }
 }

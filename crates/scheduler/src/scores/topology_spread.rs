@@ -16,8 +16,8 @@ pub fn score(pod: &PodInfo, cluster: &Cluster, nodes: &[&NodeInfo]) -> Vec<i64> 
     if constraints.is_empty() {
         return vec![0; nodes.len()];
     }
-    // By default a node without a zone is still spread over by name.
-    let all_keys = !pod.spread.is_empty();
+    // By default a node without a zone is still spread over by name; not so if a profile says what the default is.
+    let all_keys = !pod.spread.is_empty() || pod.profile.default_constraints.is_some();
     let ignored = |node: &NodeInfo| all_keys && constraints.iter().any(|constraint| !node.labels.contains_key(&constraint.topology_key));
     let counts: Vec<Counts<'_>> = constraints.iter().map(|constraint| count(pod, constraint, cluster, nodes, &ignored)).collect();
     let crowd = |node: &&NodeInfo| {

@@ -20,6 +20,9 @@ use crate::world::{Change, World};
 /// How long a component may go on with an old view: a stalled watch, a lost request and its repetition.
 pub(crate) const STALE_FOR: Duration = Duration::from_secs(15);
 
+/// The most that a component's clock may be ahead.
+pub(crate) const SKEW_MAX: Duration = Duration::from_secs(3);
+
 pub(crate) trait Invariant: Send {
     fn after(&mut self, _change: &Change, _world: &World, _broken: &mut Vec<String>) {}
 

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::recent::Recent;
 use super::{Invariant, STALE_FOR};
+use crate::answers::Answer;
 use crate::pod_facts::{PodFacts, condition, controller, text};
 use crate::world::{Change, World};
 
@@ -19,6 +21,14 @@ pub(super) struct Rolling {
     floors: BTreeMap<String, i64>,
     /// By uid: what a set wants.
     wanted: BTreeMap<String, Recent>,
+    /// By a set's uid: pods that were made for it of late, and whether it was told so.
+    made: BTreeMap<String, Vec<Made>>,
+}
+
+struct Made {
+    uid: String,
+    at: Duration,
+    answer: Answer,
 }
 
 impl Invariant for Rolling {
@@ -87,6 +97,7 @@ impl Rolling {
         let set_uid = uid(change.latest());
         let Some(set) = &change.after else {
             self.wanted.remove(&set_uid);
+            self.made.remove(&set_uid);
             return;
         };
         let wanted = replicas(set);
@@ -110,7 +121,8 @@ impl Rolling {
         let Some(owner) = controller(latest).filter(|owner| owner["kind"] == "ReplicaSet") else { return };
         let owner_uid = text(&owner["uid"]);
         if change.before.is_none() {
-            let active = world.pods_of(&owner_uid).filter(|pod| pod.is_active()).count() as i64;
+            let active = self.known_pods(&owner_uid, world);
+            self.remember(&owner_uid, change, world);
             if let Some(wanted) = self.wanted.get_mut(&owner_uid) {
                 let wanted = wanted.max(world.now, STALE_FOR);
                 if active > wanted {
@@ -141,6 +153,26 @@ impl Rolling {
                 change.namespace, deployment["metadata"]["name"]
             ));
         }
+    }
+}
+
+impl Rolling {
+    fn remember(&mut self, owner_uid: &str, change: &Change, world: &World) {
+        let Some(answer) = change.answer.clone() else { return };
+        let made = self.made.entry(owner_uid.to_owned()).or_default();
+        made.retain(|made| world.now.saturating_sub(made.at) <= STALE_FOR);
+        made.push(Made { uid: uid(change.latest()), at: world.now, answer });
+    }
+
+    /// Active pods, less those that their set may not have heard of yet: the answer to their creation is lost, and the
+    /// watch may be late. It asks again for those, as the original does.
+    fn known_pods(&self, owner_uid: &str, world: &World) -> i64 {
+        let made = self.made.get(owner_uid).map_or(&[][..], Vec::as_slice);
+        let is_unheard = |pod: &PodFacts| {
+            let of_late = |made: &&Made| world.now.saturating_sub(made.at) <= STALE_FOR;
+            made.iter().filter(of_late).any(|made| made.uid == pod.uid && made.answer.is_lost())
+        };
+        world.pods_of(owner_uid).filter(|pod| pod.is_active() && !is_unheard(pod)).count() as i64
     }
 }
 

@@ -2,9 +2,11 @@
 //! `CORACLE_LOG=debug` tells what the components have to say.
 
 mod api;
+mod autoscaling;
 mod conformance_apps;
 mod deployment;
 mod garbage;
+mod leaders;
 mod mixed;
 mod namespaces;
 mod nodes;

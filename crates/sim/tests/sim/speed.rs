@@ -1,9 +1,10 @@
 //! Measurements of the scheduler over the real API server, in real time and with all cores:
 //! `cargo test --release -p sim -- --ignored --nocapture speed::`. They tell figures and fail on none.
 
+use std::collections::HashSet;
 use std::io::Write as _;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use api::clock::Clock;
 use apiserver::ApiServer;
@@ -50,16 +51,15 @@ fn measure(what: &str, nodes: usize, pods: usize, spec: Value) {
         tokio::spawn(Scheduler::new(client, informers.clone(), recorder, clock, SchedulerConfig::default()).run(cancel.clone()));
         let seen = informers.of::<Pod>();
         seen.synced().await;
-        let bound = Arc::new((std::sync::atomic::AtomicUsize::new(0), Notify::new()));
+        let bound = Arc::new((Mutex::new(HashSet::new()), Notify::new()));
         let counter = bound.clone();
-        seen.subscribe(move |change| {
-            let has_node = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
-            if let Change::Updated { old, new } = change
-                && !has_node(old)
-                && has_node(new)
-                && counter.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1 == pods
-            {
-                counter.1.notify_one();
+        seen.subscribe(move |change: &Change<Pod>| {
+            let pod = change.object();
+            if pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()) {
+                let mut names = counter.0.lock().expect("no thread panics with it");
+                if names.insert(pod.metadata.name.clone()) && names.len() == pods {
+                    counter.1.notify_one();
+                }
             }
         });
         // The first few warm it up.
@@ -69,7 +69,11 @@ fn measure(what: &str, nodes: usize, pods: usize, spec: Value) {
         })
         .await;
         let created = began.elapsed();
-        bound.1.notified().await;
+        while tokio::time::timeout(Duration::from_secs(60), bound.1.notified()).await.is_err() {
+            let mut out = std::io::stderr();
+            let placed = bound.0.lock().expect("no thread panics with it").len();
+            writeln!(out, "{what}: after {:?} {placed} of {pods} are bound", began.elapsed()).expect("prints");
+        }
         let rate = pods as f64 / began.elapsed().as_secs_f64();
         let mut out = std::io::stderr();
         writeln!(out, "{what}: {nodes} nodes, {pods} pods: {rate:.0} pods/s (created within {:.2} s)", created.as_secs_f64()).expect("prints");

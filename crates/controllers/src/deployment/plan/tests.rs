@@ -155,6 +155,43 @@ fn scaling_is_followed_and_shared_out() {
 }
 
 #[test]
+fn the_new_set_grows_into_the_room_that_surge_leaves() {
+    check("10 surge=0 unavailable=2", "v1:10 v2:0", "v1:10->8 revision=2"); // None: the old one makes room first.
+    check("10 surge=2 unavailable=2", "v1:10 v2:0", "v2:0->2 revision=2");
+    check("10 surge=2 unavailable=2", "v1:5 v2:0", "v2:0->7 revision=2");
+    check("10 surge=2 unavailable=2", "v1:10 v2:2", "v1:10->6 revision=2");
+    check("10 surge=2 unavailable=2", "v1:2 v2:11", "v2:11->10 revision=2");
+    check("10 surge=100% unavailable=0", "v1:10 v2:0", "v2:0->10 revision=2");
+    check("1 surge=25% unavailable=25%", "v1:1 v2:0", "v2:0->1 revision=2"); // One more than a quarter of one.
+}
+
+#[test]
+fn old_sets_shrink_as_far_as_availability_allows() {
+    check("10 surge=1 unavailable=0", "v1:10 v2:1/0", "revision=2");
+    check("10 surge=0 unavailable=2", "v1:10/9 v2:0", "v1:10->8 revision=2");
+    check("10 surge=0 unavailable=2", "v1:10/8 v2:0", "v1:10->8 revision=2"); // Just those that were down anyway.
+    check("10 surge=0 unavailable=2", "v0:2/0 v1:8 v2:0", "v0:2->0 revision=3");
+    check("10 surge=0 unavailable=2", "v1:8 v2:2/0", "revision=2"); // The new ones are not there yet.
+    check("10 surge=0 unavailable=2", "v1:8 v2:2", "v1:8->6 revision=2");
+    check("10 surge=0 unavailable=100%", "v1:10 v2:0", "v1:10->0 revision=2");
+    check("10 surge=0 unavailable=20", "v1:10 v2:0", "v1:10->0 revision=2"); // More than there are.
+    check("10 surge=0 unavailable=2", "v1:8/8/10 v2:0", "v2:0->2 revision=2"); // Two are on their way out.
+}
+
+#[test]
+fn sets_in_the_middle_of_a_rollout_share_in_proportion() {
+    //    deployment                    sets (wanted@size before)        steps
+    check("10 surge=0 unavailable=1", "v1:3@5 v2:2@5", "v2:2->4 v1:3->6 revision=2");
+    check("5 surge=0 unavailable=1", "v1:6@10 v2:4@10", "v2:4->2 v1:6->3 revision=2");
+    check("9 surge=0 unavailable=1", "v1:3@5 v2:2@5", "v2:2->4 v1:3->5 revision=2"); // To the nearest.
+    check("20 surge=0 unavailable=1", "v0:5@15 v1:5@15 v2:5@15", "v2:5->7 v0:5->6 v1:5->7 revision=3"); // Of equals the newest gains first,
+    check("10 surge=0 unavailable=1", "v0:5@15 v1:5@15 v2:5@15", "v2:5->4 v0:5->3 v1:5->3 revision=3"); // and the oldest loses first.
+    check("20 surge=0 unavailable=1", "v1:0@10 v2:10@10", "v2:10->20 revision=2"); // None is in the middle of anything.
+    check("0 surge=0 unavailable=1", "v1:3@5 v2:2@5", "v2:2->0 v1:3->0 revision=2");
+    check("6 surge=0 unavailable=1", "v1:4@5 v2:1@5", "v1:4->5 revision=2"); // What is left goes to the largest.
+}
+
+#[test]
 fn paused_creates_nothing() {
     check("3 paused", "", "");
     check("3 paused", "v1:3", "");
