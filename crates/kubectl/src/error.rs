@@ -23,6 +23,9 @@ pub enum Error {
     Remote(u8),
 }
 
+/// As a shell counts an end by SIGPIPE.
+const SIGPIPE_CODE: u8 = 128 + 13;
+
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 
 /// `Err(Error::Message(format!(...)))`
@@ -87,6 +90,8 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Exit(code) | Error::Remote(code) => *code,
+            // Who writes into a pipe that nobody reads is ended by a signal.
+            Error::Io(error) if error.kind() == std::io::ErrorKind::BrokenPipe => SIGPIPE_CODE,
             _ => 1,
         }
     }

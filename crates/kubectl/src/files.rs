@@ -66,7 +66,11 @@ pub async fn manifests(session: &Session, args: &Parsed) -> Result<Vec<Manifest>
 }
 
 fn read(path: &str) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| Error::Message(format!("open {path}: {}", go_io(&error))))
+    let mut file = std::fs::File::open(path).map_err(|error| Error::Message(format!("open {path}: {}", go_io(&error))))?;
+    let mut content = Vec::new();
+    std::io::Read::read_to_end(&mut file, &mut content)
+        .map_err(|error| Error::Message(format!("error parsing {path}: read {path}: {}", go_io(&error))))?;
+    Ok(content)
 }
 
 fn paths(path: &Path, recursive: bool) -> Result<Vec<String>> {
@@ -137,11 +141,7 @@ async fn fetch_once(session: &Session, address: &str) -> Result<http::Response<k
     let client = crate::connection::client(config, "", &session.environment)?;
     let request = http::Request::get(path).body(kube::client::Body::empty()).map_err(|_| invalid())?;
     client.send(request).await.map_err(|error| {
-        let cause = crate::rest::chain(&error);
-        match crate::rest::unreachable(&cause, origin) {
-            refused if cause.to_lowercase().contains("connection refused") => refused,
-            _ => Error::Message(format!("Get {address:?}: {}", crate::rest::reason(&cause, origin))),
-        }
+        crate::rest::unreachable(&crate::rest::chain(&error), origin)
     })
 }
 
@@ -224,7 +224,7 @@ fn document(object: Value, source: &str, validating: bool, into: &mut Vec<Manife
     if validating {
         let missing: Vec<&str> = [("/apiVersion", "apiVersion not set"), ("/kind", "kind not set")].iter().filter(|(field, _)| text(&object, field).is_empty()).map(|(_, why)| *why).collect();
         let why = match missing.as_slice() {
-            _ if !object.is_object() => "invalid object to validate".to_owned(),
+            _ if !object.is_object() || text(&object, "/kind") == "List" && !list_items(&object) => "invalid object to validate".to_owned(),
             [] => String::new(),
             [one] => (*one).to_owned(),
             several => format!("[{}]", several.join(", ")),
@@ -232,6 +232,16 @@ fn document(object: Value, source: &str, validating: bool, into: &mut Vec<Manife
         if !why.is_empty() {
             fail!("error validating {source:?}: error validating data: {why}; if you choose to ignore these errors, turn validation off with --validate=false");
         }
+    }
+    let what = match &object["metadata"] {
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+        Value::Object(_) | Value::Null => "",
+    };
+    if !what.is_empty() {
+        fail!("unable to decode {source:?}: json: cannot unmarshal {what} into Go struct field metadataOnlyObject.metadata of type v1.ObjectMeta");
     }
     if text(&object, "/kind").is_empty() {
         let shown = crate::output::go_json(&object);
@@ -253,6 +263,11 @@ fn document(object: Value, source: &str, validating: bool, into: &mut Vec<Manife
     }
     into.push(Manifest { source: source.to_owned(), object });
     Ok(())
+}
+
+/// Whether a list's items are a list.
+fn list_items(object: &Value) -> bool {
+    object.get("items").is_none_or(|items| items.is_array() || items.is_null())
 }
 
 /// `metadata` is there even when the manifest has none.

@@ -13,6 +13,7 @@ mod error;
 mod files;
 mod flags;
 mod kubeconfig;
+mod kuberc;
 mod kustomize;
 mod output;
 mod remote;
@@ -64,6 +65,13 @@ async fn run(args: Vec<String>, mut streams: Streams, environment: Environment, 
     {
         return commands::completion::complete(words, first == "__complete", streams, environment, client).await;
     }
+    let args = match kuberc::Preferences::load(&args, &environment) {
+        Ok(preferences) => preferences.with_defaults(&preferences.written_out(&args)),
+        Err(error) => {
+            let _ = writeln!(streams.err, "{}", error.message());
+            return 1;
+        }
+    };
     let found = match find(&commands::ROOT, GLOBALS, &args) {
         Ok(found) => found,
         Err(error) => {

@@ -118,13 +118,13 @@ impl Session {
     /// A request whose answer comes bit by bit.
     pub async fn stream(&self, url: Url) -> Result<Lines> {
         let response = self.send(Method::GET, url, "*/*", "", Vec::new()).await?;
-        Ok(Lines::new(response.into_body()))
+        Ok(Lines::new(response.into_body(), parse_timeout(self.globals.text("request-timeout"))))
     }
 
     /// A watch in the given form.
     pub async fn watch(&self, url: Url, accept: &str) -> Result<Lines> {
         let response = self.send(Method::GET, url, accept, "", Vec::new()).await?;
-        Ok(Lines::new(response.into_body()))
+        Ok(Lines::new(response.into_body(), parse_timeout(self.globals.text("request-timeout"))))
     }
 
     /// A request for another protocol; the answer is the connection, or what the server said instead.
@@ -263,6 +263,8 @@ pub fn reason(cause: &str, server: &str) -> String {
         "tls: failed to verify certificate: x509: certificate has expired or is not yet valid".to_owned()
     } else if lower.contains("dns error") || lower.contains("failed to lookup") {
         format!("dial tcp: lookup {}{}: no such host", host.split(':').next().unwrap_or_default(), resolver())
+    } else if lower.contains("invalid http version parsed") {
+        "net/http: HTTP/1.x transport connection broken: malformed HTTP response (does the server want https?)".to_owned()
     } else if lower.contains("deadline has elapsed") || lower.contains("timed out") {
         format!("dial tcp {host}: i/o timeout")
     } else {
@@ -289,9 +291,14 @@ pub struct Lines {
 }
 
 impl Lines {
-    fn new(body: kube::client::Body) -> Self {
+    /// What has not come within `limit` does not come.
+    fn new(body: kube::client::Body, limit: Option<std::time::Duration>) -> Self {
         let stream = body.into_data_stream().map(|chunk| chunk.map_err(|error| chain(&error)));
-        Lines { body: Box::pin(stream), buffer: BytesMut::new(), ended: false }
+        let stream: std::pin::Pin<Box<dyn futures::Stream<Item = _>>> = match limit {
+            Some(limit) => Box::pin(stream.take_until(tokio::time::sleep(limit))),
+            None => Box::pin(stream),
+        };
+        Lines { body: stream, buffer: BytesMut::new(), ended: false }
     }
 
     /// Whatever has come, unbroken; None at the end.

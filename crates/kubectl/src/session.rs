@@ -112,21 +112,46 @@ pub struct Selected {
 }
 
 impl Selected {
-    /// Files that cannot be read are told of as the original tells.
-    fn check_files(&self) -> Result {
-        for (pointer, field, whose) in [
-            ("/clusters/0/cluster", "certificate-authority", &self.cluster),
-            ("/users/0/user", "client-certificate", &self.user),
-            ("/users/0/user", "client-key", &self.user),
-        ] {
-            let path = text(&self.config, &format!("{pointer}/{field}"));
-            if !path.is_empty()
-                && let Err(error) = std::fs::File::open(path)
-            {
-                fail!("unable to read {field} {path} for {whose} due to open {path}: {}", kubeconfig::go_io(&error));
+    /// What is wrong with cluster and user, as the original tells.
+    fn check(&self) -> Result {
+        let mut problems = Vec::new();
+        let readable = |pointer: &str, word: &str, whose: &str| {
+            let path = text(&self.config, pointer);
+            let error = (!path.is_empty()).then(|| std::fs::File::open(path).err()).flatten()?;
+            Some(format!("unable to read {word} {path} for {whose} due to open {path}: {}", kubeconfig::go_io(&error)))
+        };
+        problems.extend(readable("/clusters/0/cluster/certificate-authority", "certificate-authority", &self.cluster));
+        let (user, name) = (&self.config["users"][0]["user"], &self.user);
+        let has = |field: &str| !text(user, &format!("/{field}")).is_empty();
+        if has("client-certificate") || has("client-certificate-data") {
+            if has("client-certificate") && has("client-certificate-data") {
+                problems.push(format!("client-cert-data and client-cert are both specified for {name}. client-cert-data will override."));
+            }
+            match (has("client-key"), has("client-key-data")) {
+                (true, true) => problems.push(format!("client-key-data and client-key are both specified for {name}; client-key-data will override")),
+                (false, false) => problems.push(format!("client-key-data or client-key must be specified for {name} to use the clientCert authentication method.")),
+                _ => {}
+            }
+            problems.extend(readable("/users/0/user/client-certificate", "client-cert", name));
+            problems.extend(readable("/users/0/user/client-key", "client-key", name));
+        }
+        if let Some(plugin) = user.get("exec").filter(|plugin| plugin.is_object()) {
+            for (field, missing) in [("/command", "command"), ("/apiVersion", "apiVersion")] {
+                if text(plugin, field).is_empty() {
+                    problems.push(format!("{missing} must be specified for {name} to use exec authentication plugin"));
+                }
             }
         }
-        Ok(())
+        let basic = has("username") || has("password");
+        if has("token") && basic {
+            problems.push(format!("more than one authentication method found for {name}; found [token basicAuth], only one is allowed"));
+        }
+        match problems.as_slice() {
+            [] => Ok(()),
+            [one] => Err(Error::Message(one.clone())),
+            // Said without the usual `error: ` in front.
+            all => Err(Error::Unreachable(format!("Error in configuration: \n* {}", all.join("\n* ")))),
+        }
     }
 
     fn proxy_url(&self) -> String {
@@ -346,8 +371,8 @@ impl Session {
         let globals = &self.globals;
         for (flag, field, clears) in [
             ("token", "token", &["tokenFile", "exec"][..]),
-            ("client-certificate", "client-certificate", &["client-certificate-data"]),
-            ("client-key", "client-key", &["client-key-data"]),
+            ("client-certificate", "client-certificate", &[]),
+            ("client-key", "client-key", &[]),
             ("username", "username", &[]),
             ("password", "password", &[]),
             ("as", "as", &[]),
@@ -369,7 +394,7 @@ impl Session {
     pub async fn client(&self) -> Result<&kube::Client> {
         if self.client.get().is_none() {
             let selected = self.selected()?;
-            selected.check_files()?;
+            selected.check()?;
             if !self.globals.text("request-timeout").is_empty() && crate::rest::timeout(self.globals.text("request-timeout")).is_none() {
                 fail!("Invalid timeout value. Timeout must be a single integer in seconds, or an integer followed by a corresponding time unit (e.g. 1s | 2m | 3h)");
             }
