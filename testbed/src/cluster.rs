@@ -170,26 +170,8 @@ impl Cluster {
 
     /// Starts the server and waits until the node is Ready.
     pub fn start_server(&mut self) -> io::Result<()> {
-        let log = File::options().create(true).append(true).open(self.log_file())?;
         let started = Instant::now();
-        let (pods, services) = self.slot.networks();
-        let child = Command::new(coracle())
-            .arg("server")
-            .arg("--data-dir")
-            .arg(&self.data_dir)
-            .args(["--node-name", NODE])
-            .args(["--https-listen-port", &self.slot.port(API_PORT), "--kubelet-port", &self.slot.port(KUBELET_PORT)])
-            .args(["--cluster-cidr", &format!("10.{pods}.0.0/16"), "--service-cidr", &format!("10.{services}.0.0/16")])
-            .args(["--cluster-dns", &format!("10.{services}.0.10")])
-            .arg("--private-registry")
-            .arg(self.data_dir.with_file_name("registries.yaml"))
-            .args(["-v", "4"])
-            .args(&self.flags)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        self.server = Some(child);
+        self.server = Some(self.start_component("server", &[])?);
         let end = Instant::now() + READY_WITHIN;
         loop {
             if self.is_ready() {
@@ -204,6 +186,29 @@ impl Cluster {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// `coracle NAME` with the settings of this cluster and further flags; its log goes where the server's does.
+    pub fn start_component(&self, name: &str, flags: &[&str]) -> io::Result<Child> {
+        let log = File::options().create(true).append(true).open(self.log_file())?;
+        let (pods, services) = self.slot.networks();
+        Command::new(coracle())
+            .arg(name)
+            .arg("--data-dir")
+            .arg(&self.data_dir)
+            .args(["--node-name", NODE])
+            .args(["--https-listen-port", &self.slot.port(API_PORT), "--kubelet-port", &self.slot.port(KUBELET_PORT)])
+            .args(["--cluster-cidr", &format!("10.{pods}.0.0/16"), "--service-cidr", &format!("10.{services}.0.0/16")])
+            .args(["--cluster-dns", &format!("10.{services}.0.10")])
+            .arg("--private-registry")
+            .arg(self.data_dir.with_file_name("registries.yaml"))
+            .args(["-v", "4"])
+            .args(&self.flags)
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
     }
 
     fn is_ready(&self) -> bool {

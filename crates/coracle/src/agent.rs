@@ -61,7 +61,33 @@ pub async fn run(mut config: Config, instance: Instance, server: Option<String>,
     let names = vec![config.node_name.clone(), node_ip.to_string()];
     tokio::spawn(keep_serving(certificates, node_client.clone(), names, serving, cancel.clone()));
 
-    let control_plane = node::ControlPlane { node_client, informers, kubelet_server, store: None, clock };
+    let control_plane = node::ControlPlane { node_client, informers, kubelet_server, clock };
+    node::start(&config, &instance, node_ip, control_plane, &cancel).await?;
+    tokio::select! {
+        () = cancel.cancelled() => Ok(Ended::Stopped),
+        () = own_address::moved(&config, &instance, node_ip) => Ok(Ended::Moved),
+    }
+}
+
+/// A kubelet alone: as the node that the kubeconfig speaks for, without proxy, DNS and network policies.
+pub async fn run_kubelet(
+    mut config: Config,
+    instance: Instance,
+    client: kube::Client,
+    client_ca_pem: Vec<u8>,
+    cancel: CancellationToken,
+) -> Result<Ended, String> {
+    config.disable.extend(["proxy", "dns", "network-policy", "servicelb"].map(str::to_owned));
+    let clock = Clock::system();
+    let node_ip = own_address::node_ip(&config)?;
+    let certificates = Certificates { directory: instance.pki(), node_name: config.node_name.clone(), clock: clock.clone() };
+    let informers = Informers::new(client.clone(), cancel.clone());
+    let serving = Arc::new(Serving::default());
+    let listen = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), config.kubelet_port);
+    let kubelet_server = ServerConfig { listen, serving: serving.clone(), client_ca_pem };
+    let names = vec![config.node_name.clone(), node_ip.to_string()];
+    tokio::spawn(keep_serving(certificates, client.clone(), names, serving, cancel.clone()));
+    let control_plane = node::ControlPlane { node_client: client, informers, kubelet_server, clock };
     node::start(&config, &instance, node_ip, control_plane, &cancel).await?;
     tokio::select! {
         () = cancel.cancelled() => Ok(Ended::Stopped),

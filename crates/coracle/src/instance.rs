@@ -76,6 +76,11 @@ impl Instance {
         self.data_dir.join("coracle.lock")
     }
 
+    /// Likewise, for a component that runs alone.
+    pub fn component_lock(&self, component: &str) -> PathBuf {
+        self.data_dir.join(format!("{component}.lock"))
+    }
+
     pub fn image_archives(&self) -> PathBuf {
         self.data_dir.join("agent/images")
     }
@@ -116,8 +121,14 @@ impl Instance {
         Path::new("/run").join(&self.name)
     }
 
+    /// Where the node is asked.
     pub fn socket(&self) -> PathBuf {
         self.run().join("coracle.sock")
+    }
+
+    /// Where the server is asked.
+    pub fn server_socket(&self) -> PathBuf {
+        self.run().join("server.sock")
     }
 }
 

@@ -1,4 +1,5 @@
-//! The socket in the run directory by which the command line reaches a running server: images and snapshots.
+//! The sockets in the run directory by which the command line reaches what runs: a node for images, a server for
+//! snapshots.
 //!
 //! One JSON line in, one out. Only root can reach it, by the directory's mode.
 
@@ -70,8 +71,17 @@ impl From<Image> for ImageLine {
     }
 }
 
-/// Serves until cancelled.
-pub async fn serve(socket: &Path, subjects: Subjects, cancel: CancellationToken) -> io::Result<()> {
+/// Serves in the background until cancelled.
+pub fn serve(socket: PathBuf, subjects: Subjects, cancel: &CancellationToken) {
+    let cancel = cancel.clone();
+    tokio::spawn(async move {
+        if let Err(cause) = listen(&socket, subjects, cancel).await {
+            tracing::error!(socket = %socket.display(), %cause, "the local socket is closed");
+        }
+    });
+}
+
+async fn listen(socket: &Path, subjects: Subjects, cancel: CancellationToken) -> io::Result<()> {
     match std::fs::remove_file(socket) {
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
         _ => {}
@@ -109,9 +119,9 @@ async fn answer(stream: UnixStream, subjects: &Subjects) -> io::Result<()> {
 async fn handle(request: Request, subjects: &Subjects) -> Reply {
     let done = match (request, subjects) {
         (Request::Image(request), Subjects { images: Some(images), .. }) => return handle_image(request, images).await,
-        (Request::Image(_), _) => Err("this server runs without a node: it has no images".to_owned()),
+        (Request::Image(_), _) => Err("this is no node: it has no images".to_owned()),
         (Request::SaveSnapshot { path }, Subjects { store: Some(source), .. }) => source.save(&path).await,
-        (Request::SaveSnapshot { .. }, _) => Err("this machine is no server: the store is elsewhere".to_owned()),
+        (Request::SaveSnapshot { .. }, _) => Err("this is no server: the store is elsewhere".to_owned()),
     };
     match done {
         Ok(header) => Reply { snapshot: Some(header), ..Reply::default() },

@@ -8,6 +8,7 @@ mod api_flags;
 mod cluster_settings;
 mod commands;
 mod config;
+mod control_plane;
 mod datastore;
 mod flat_network;
 mod instance;

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::flat_network::FlatNetwork;
 use crate::instance::Instance;
 use crate::pod_network::{Bridge, Leaving, Plugins};
-use crate::{announce, flat_network, local, snapshot};
+use crate::{announce, flat_network, local};
 
 const NODE_PREFIX_LENGTH: u8 = 24;
 const DNS_PORT: u16 = 53;
@@ -37,8 +37,6 @@ pub struct ControlPlane {
     /// Shared caches, for proxy and DNS.
     pub informers: Arc<Informers>,
     pub kubelet_server: ServerConfig,
-    /// For snapshots, where the store is on this machine.
-    pub store: Option<Arc<snapshot::Source>>,
     pub clock: Clock,
 }
 
@@ -78,8 +76,7 @@ pub async fn start(
     };
     tokio::spawn(flat.run(control_plane.informers.of::<Node>(), cancel.clone()));
     tokio::spawn(import_archives(images.clone(), instance.image_archives()));
-    let subjects = local::Subjects { images: Some(images.clone()), store: control_plane.store.clone() };
-    serve_locally(instance, subjects, cancel);
+    local::serve(instance.socket(), local::Subjects { images: Some(images.clone()), ..Default::default() }, cancel);
     let node_changed = Arc::new(Notify::new());
     start_kubelet(config, instance, node_ip, &control_plane, (runtime, images), node_changed.clone(), cancel);
     let enabled = |part: &str| !config.disable.iter().any(|disabled| disabled == part);
@@ -96,16 +93,6 @@ pub async fn start(
         start_on_bridge(&config, bridge, &informers, &cancel);
     });
     Ok(())
-}
-
-/// Opens the socket by which the command line asks this process.
-pub fn serve_locally(instance: &Instance, subjects: local::Subjects, cancel: &CancellationToken) {
-    let (socket, stop) = (instance.socket(), cancel.clone());
-    tokio::spawn(async move {
-        if let Err(cause) = local::serve(&socket, subjects, stop).await {
-            tracing::error!(socket = %socket.display(), %cause, "the local socket is closed");
-        }
-    });
 }
 
 /// What lives on the pods' bridge and so comes after it.
@@ -192,7 +179,7 @@ fn start_kubelet(
     tokio::spawn(kubelet.run(cancel.clone()));
 }
 
-fn start_proxy(
+pub fn start_proxy(
     config: &Config,
     instance: &Instance,
     informers: &Arc<Informers>,
@@ -210,7 +197,7 @@ fn start_proxy(
     Ok(())
 }
 
-fn start_policies(
+pub fn start_policies(
     config: &Config,
     instance: &Instance,
     informers: &Arc<Informers>,

@@ -7,19 +7,17 @@ use api::clock::Clock;
 use apiserver::pki::{self, ClientName, Pki};
 use apiserver::{ApiServer, KubeletAccess, TlsConfig};
 use client::remote::Identity;
-use client::lease::LeaseConfig;
-use client::{EventRecorder, Informers, ObjectKey};
-use controllers::{ControllerManager, ControllersConfig, LoadBalancerSettings, OwnMachine};
+use client::Informers;
 use ipnet::IpNet;
 use kubelet::ServerConfig;
 use kubelet::certificates::Serving;
-use scheduler::{Scheduler, SchedulerConfig};
 use store::SharedStore;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster_settings::ClusterSettings;
 use crate::config::Config;
+use crate::control_plane::{self, Authority, Turns};
 use crate::instance::Instance;
 use crate::own_address::{self, Ended};
 use crate::{datastore, kubeconfig, local, manifests, node, peers, snapshot};
@@ -46,16 +44,14 @@ pub async fn run(mut config: Config, instance: Instance, cancel: CancellationTok
     let manager = client::in_process_as(server.in_process("system:kube-controller-manager", &[]), "kube-controller-manager");
     let informers = Informers::new(manager.clone(), cancel.clone());
     start_control_plane(&config, &server, &pki, &informers, manager, &clock, &cancel);
-    if config.disable_agent {
-        node::make_private(&instance.run())?;
-        node::serve_locally(&instance, local::Subjects { images: None, store: Some(snapshots) }, &cancel);
-    } else {
+    node::make_private(&instance.run())?;
+    local::serve(instance.server_socket(), local::Subjects { store: Some(snapshots), ..Default::default() }, &cancel);
+    if !config.disable_agent {
         let user = format!("system:node:{}", config.node_name);
         let control_plane = node::ControlPlane {
             node_client: client::in_process_as(server.in_process(&user, &["system:nodes"]), "kubelet"),
             informers: informers.clone(),
             kubelet_server: kubelet_server(&config, &pki, node_ip)?,
-            store: Some(snapshots),
             clock: clock.clone(),
         };
         node::start(&config, &instance, node_ip, control_plane, &cancel).await?;
@@ -121,90 +117,18 @@ fn start_control_plane(
     clock: &Clock,
     cancel: &CancellationToken,
 ) {
-    let turns = Turns {
-        shared: config.datastore.is_shared(),
-        // Names one run of one server: after a crash even an own lease is waited for.
-        identity: format!("{}_{:x}", config.node_name, clock.now().as_nanosecond()),
-        informers: informers.clone(),
-        clock: clock.clone(),
-        cancel: cancel.clone(),
+    let turns = match config.datastore.is_shared() {
+        true => Turns::by_lease(&config.node_name, clock, cancel),
+        false => Turns::alone(informers, cancel),
     };
-    let enabled = |config: &Config, part: &str| !config.disable.iter().any(|disabled| disabled == part);
-    if enabled(config, "controller-manager") {
-        let (config, clock) = (config.clone(), clock.clone());
-        let (ca_pem, signing_key_pem) = (pki.authority_pem().to_string(), pki.authority_key_pem());
-        turns.run("kube-controller-manager", manager, move |client, informers, stop| {
-            let enabled = |part: &str| enabled(&config, part);
-            let settings = ControllersConfig { ca_pem: ca_pem.clone() };
-            let controllers = ControllerManager::new(client, informers, clock.clone(), settings)
-                .signing_key_pem(signing_key_pem.clone())
-                .signing_duration(config.cluster_signing_duration)
-                .cluster_cidrs(vec![config.cluster_cidr])
-                .node_monitor_grace_period(config.node_monitor_grace_period)
-                .load_balancers(LoadBalancerSettings {
-                    pool: config.load_balancer_pool.clone(),
-                    reserved_ports: vec![config.https_listen_port, config.kubelet_port],
-                    disabled: !enabled("servicelb"),
-                });
-            let controllers = match enabled("local-storage") {
-                true => controllers.local_paths(
-                    config.data_dir.join("storage"),
-                    Arc::new(OwnMachine { node_name: config.node_name.clone() }),
-                ),
-                false => controllers,
-            };
-            controllers.run(stop)
-        });
+    let enabled = |part: &str| !config.disable.iter().any(|disabled| disabled == part);
+    if enabled("controller-manager") {
+        let authority = Authority { certificate_pem: pki.authority_pem().to_string(), key_pem: pki.authority_key_pem() };
+        control_plane::controller_manager(config, &turns, manager, authority, clock);
     }
-    if enabled(config, "scheduler") {
+    if enabled("scheduler") {
         let client = client::in_process_as(server.in_process("system:kube-scheduler", &[]), "kube-scheduler");
-        let (clock, node_name, profiles) = (clock.clone(), config.node_name.clone(), config.scheduler.clone());
-        turns.run("kube-scheduler", client, move |client, informers, stop| {
-            let recorder = EventRecorder::new(client.clone(), clock.clone(), "default-scheduler", &node_name);
-            let seed = clock.now().as_nanosecond() as u64; // Any will do: it only breaks ties.
-            let settings = SchedulerConfig { seed, ..profiles.clone() };
-            Scheduler::new(client, informers, recorder, clock.clone(), settings).run(stop)
-        });
-    }
-}
-
-/// Of the servers that share a store one at a time runs a part; a server alone always does.
-struct Turns {
-    shared: bool,
-    identity: String,
-    informers: Arc<Informers>,
-    clock: Clock,
-    cancel: CancellationToken,
-}
-
-impl Turns {
-    fn run<F, Fut>(&self, part: &'static str, client: kube::Client, make: F)
-    where
-        F: Fn(kube::Client, Arc<Informers>, CancellationToken) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        if !self.shared {
-            tokio::spawn(make(client, self.informers.clone(), self.cancel.clone()));
-            return;
-        }
-        let (identity, clock, cancel) = (self.identity.clone(), self.clock.clone(), self.cancel.clone());
-        tokio::spawn(async move {
-            while !cancel.is_cancelled() {
-                let lease = ObjectKey { namespace: "kube-system".to_string(), name: part.to_string() };
-                let config = LeaseConfig::new(lease, &identity);
-                let work = |stop: CancellationToken| {
-                    // Of this turn only: what subscribes to them ends with it.
-                    let ended = stop.child_token();
-                    let client = client::lease::fenced(&client, ended.clone());
-                    let work = make(client.clone(), Informers::new(client, ended.clone()), stop);
-                    async move {
-                        let _guard = ended.drop_guard();
-                        work.await;
-                    }
-                };
-                client::lease::lead(client.clone(), clock.clone(), config, cancel.clone(), work).await;
-            }
-        });
+        control_plane::scheduler(config, &turns, client, clock);
     }
 }
 

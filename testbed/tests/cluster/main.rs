@@ -4,6 +4,7 @@ mod apps_conformance;
 mod auth;
 mod clients;
 mod comparison;
+mod components;
 mod durability;
 mod etcd;
 mod hardships;

@@ -3,6 +3,7 @@
 use clap::{Arg, ArgMatches, Command};
 
 use super::server::run_as;
+use crate::instance::Instance;
 use crate::{agent, config};
 
 pub fn command() -> Command {
@@ -17,5 +18,6 @@ pub fn command() -> Command {
 pub fn run(matches: &ArgMatches) -> Result<(), String> {
     let config = config::resolve(matches)?;
     let server = matches.get_one::<String>("server").cloned();
-    run_as("agent", config, |config, instance, cancel| agent::run(config, instance, server, cancel))
+    let lock = Instance::of(&config.data_dir).lock();
+    run_as("agent", &lock, config, |config, instance, cancel| agent::run(config, instance, server, cancel))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{block_on, data_dir_argument, instance, process, say};
+use super::{block_on, component, data_dir_argument, instance, process, say};
 use crate::{kubeconfig, node};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,6 +22,9 @@ pub fn run(matches: &ArgMatches) -> Result<(), String> {
         return Err("coracle down must run as root".into());
     }
     process::stop(&instance.lock(), PATIENCE)?;
+    for component in component::NAMES {
+        process::stop(&instance.component_lock(component), PATIENCE)?;
+    }
     // No server may start while its things are taken away.
     let lock = process::lock(&instance.lock())?;
     block_on(node::tear_down(&instance))?;

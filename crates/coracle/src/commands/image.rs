@@ -71,7 +71,8 @@ fn list(reply: Reply) {
 
 fn ask(instance: &Instance, request: ImageRequest) -> Result<Reply, String> {
     block_on(async {
-        if process::running(&instance.lock()).is_some() {
+        let holders = [instance.lock(), instance.component_lock("kubelet")];
+        if holders.iter().any(|lock| process::running(lock).is_some()) {
             return local::ask(&instance.socket(), &Request::Image(request)).await;
         }
         let registries = RegistriesConfig::read(&PathBuf::from("/etc/coracle/registries.yaml"))?;

@@ -2,6 +2,7 @@
 
 mod agent;
 mod certs;
+mod component;
 mod down;
 mod image;
 mod process;
@@ -25,15 +26,6 @@ use crate::config::DEFAULT_DATA_DIR;
 use crate::instance::Instance;
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (Kubernetes v1.35)");
-
-/// Commands of the contract that have no code yet: they say so, and fail.
-const NOT_YET: &[(&str, &str)] = &[
-    ("apiserver", "The API server alone"),
-    ("controller-manager", "The controllers alone"),
-    ("scheduler", "The scheduler alone"),
-    ("kubelet", "The kubelet alone"),
-    ("proxy", "The service proxy alone"),
-];
 
 pub fn run(arguments: &[String]) -> ExitCode {
     let called_as = arguments.first().and_then(|it| Path::new(it).file_name()).and_then(OsStr::to_str);
@@ -62,7 +54,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
         Some(("sim", matches)) => sim::run(matches),
         Some(("snapshot", matches)) => snapshot::run(matches),
         Some(("certs", matches)) => certs::run(matches),
-        Some((name, _)) => Err(format!("coracle {name} is not supported yet")),
+        Some((name, matches)) => component::run(name, matches),
         None => Err("no command given; see coracle --help".into()),
     };
     match done {
@@ -75,7 +67,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
 }
 
 fn command() -> Command {
-    let command = Command::new("coracle")
+    Command::new("coracle")
         .about("Kubernetes as one program")
         .version(VERSION)
         .subcommand_required(true)
@@ -90,11 +82,8 @@ fn command() -> Command {
         .subcommand(snapshot::command())
         .subcommand(certs::command())
         .subcommand(sim::command())
-        .subcommand(Command::new("kubectl").about("The Kubernetes command-line client").disable_help_flag(true));
-    NOT_YET.iter().fold(command, |command, (name, about)| {
-        let rest = Arg::new("rest").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true).hide(true);
-        command.subcommand(Command::new(*name).about(format!("{about} (not supported yet)")).arg(rest))
-    })
+        .subcommand(Command::new("kubectl").about("The Kubernetes command-line client").disable_help_flag(true))
+        .subcommands(component::commands())
 }
 
 /// `--data-dir` alone, for commands that only need to find an installation.

@@ -1,5 +1,7 @@
 //! `coracle server`: control plane and node in the foreground.
 
+use std::path::Path;
+
 use clap::{ArgMatches, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -19,12 +21,14 @@ pub fn run(matches: &ArgMatches) -> Result<(), String> {
     if !config.token.is_empty() && !config.datastore.is_shared() {
         return Err("--token is for coracle agent, and for servers that share a datastore; on a server, coracle token create makes tokens".into());
     }
-    run_as("server", config, crate::server::run)
+    let lock = Instance::of(&config.data_dir).lock();
+    run_as("server", &lock, config, crate::server::run)
 }
 
 /// In the foreground, until a signal: with the lock held, a log and an event loop.
 pub fn run_as<F: Future<Output = Result<Ended, String>>>(
     command: &str,
+    lock: &Path,
     config: Config,
     main: impl FnOnce(Config, Instance, CancellationToken) -> F,
 ) -> Result<(), String> {
@@ -32,7 +36,7 @@ pub fn run_as<F: Future<Output = Result<Ended, String>>>(
         return Err(format!("coracle {command} must run as root"));
     }
     let instance = Instance::of(&config.data_dir);
-    let lock = process::lock(&instance.lock())?;
+    let lock = process::lock(lock)?;
     log_to_stderr(&config);
     // Few threads: the work is short and memory counts.
     let runtime = tokio::runtime::Builder::new_multi_thread()

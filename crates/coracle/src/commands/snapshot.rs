@@ -49,7 +49,7 @@ fn save(instance: &Instance, file: Option<&String>) -> Result<(), String> {
     let path = std::path::absolute(&path).map_err(|cause| format!("{}: {cause}", path.display()))?;
     let header = block_on(async {
         if process::running(&instance.lock()).is_some() {
-            let reply = local::ask(&instance.socket(), &Request::SaveSnapshot { path: path.clone() }).await?;
+            let reply = local::ask(&instance.server_socket(), &Request::SaveSnapshot { path: path.clone() }).await?;
             return reply.snapshot.ok_or_else(|| "the server did not say what it saved".to_owned());
         }
         let _lock = process::lock(&instance.lock())?;
