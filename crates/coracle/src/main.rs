@@ -15,6 +15,7 @@ mod instance;
 mod join_token;
 mod kubeconfig;
 mod local;
+mod local_volumes;
 mod manifests;
 mod node;
 mod own_address;

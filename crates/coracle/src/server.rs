@@ -124,7 +124,8 @@ fn start_control_plane(
     let enabled = |part: &str| !config.disable.iter().any(|disabled| disabled == part);
     if enabled("controller-manager") {
         let authority = Authority { certificate_pem: pki.authority_pem().to_string(), key_pem: pki.authority_key_pem() };
-        control_plane::controller_manager(config, &turns, manager, authority, clock);
+        let administrator = client::in_process_as(server.in_process("system:admin", &["system:masters"]), "local-path-provisioner");
+        control_plane::controller_manager(config, &turns, manager, administrator, authority, clock);
     }
     if enabled("scheduler") {
         let client = client::in_process_as(server.in_process("system:kube-scheduler", &[]), "kube-scheduler");

@@ -230,7 +230,7 @@ impl Kubelet {
             allocatable_cpu_millis: machine.cpus * 1000 - config.system_reserved_cpu_millis,
             allocatable_memory_bytes: machine.memory_bytes - config.system_reserved_memory_bytes,
             machine: machine.clone(),
-            volumes: Volumes { rest: rest.clone(), objects: objects.clone(), tokens: tokens.clone(), clock: self.clock.clone() },
+            volumes: Volumes { rest: rest.clone(), objects: objects.clone(), tokens: tokens.clone(), clock: self.clock.clone(), data_dir: config.data_dir.clone() },
             rest,
             runtime: self.runtime.clone(),
             images: self.images.clone(),

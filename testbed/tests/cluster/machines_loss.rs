@@ -135,6 +135,15 @@ fn names_are_never_doubled_when_a_node_is_cut_off() {
     machines.heal_network(index);
     machines.kubectl(&format!("taint node {node} node.kubernetes.io/out-of-service-"));
     machines.eventually("get statefulset web -o jsonpath={.status.readyReplicas}", SOON, |text| text == "3");
+
+    // With a claim goes its volume, on whatever node it is, and with the volume its directory.
+    let storage = machines.machines[0].data_dir.join("storage");
+    let directories = || std::fs::read_dir(&storage).map_or(0, Iterator::count);
+    assert_eq!(directories(), 3);
+    machines.kubectl("delete statefulset web --cascade=foreground");
+    machines.kubectl("delete persistentvolumeclaims --all");
+    machines.eventually("get persistentvolumes -o name", SOON, str::is_empty);
+    assert_eq!(directories(), 0);
 }
 
 const BUDGET: &str = r#"

@@ -42,6 +42,7 @@ use crate::certificates::Serving;
 use crate::dispatch::Dispatch;
 use crate::pod::spec;
 use crate::pod::worker::View;
+use crate::volume::local_path;
 
 /// Connections at a time; further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 1024;
@@ -156,7 +157,19 @@ impl Server {
                 let (namespace, pod) = ((*namespace).to_owned(), (*pod).to_owned());
                 self.port_forward(request, &namespace, &pod, &query).await
             }
+            // Asked by the built-in provisioner, by way of the API server.
+            (Method::DELETE, ["localVolumes", name]) => self.remove_local_volume(name).await,
             _ => text(StatusCode::NOT_FOUND, "404 page not found"),
+        }
+    }
+
+    async fn remove_local_volume(&self, name: &str) -> Answer {
+        let (data_dir, name) = (self.agent.data_dir.clone(), name.to_owned());
+        match tokio::task::spawn_blocking(move || local_path::remove(&data_dir, &name)).await {
+            Ok(Ok(true)) => text(StatusCode::OK, "removed"),
+            Ok(Ok(false)) => text(StatusCode::NOT_FOUND, "no such volume on this node"),
+            Ok(Err(cause)) => text(StatusCode::INTERNAL_SERVER_ERROR, cause.to_string()),
+            Err(cause) => text(StatusCode::INTERNAL_SERVER_ERROR, cause.to_string()),
         }
     }
 

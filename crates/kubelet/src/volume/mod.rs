@@ -11,6 +11,7 @@
 
 pub mod atomic_writer;
 pub mod host_path;
+pub mod local_path;
 pub mod payload;
 pub mod projected;
 pub mod sub_path;
@@ -53,6 +54,8 @@ pub struct Volumes {
     pub objects: Arc<Objects>,
     pub tokens: Arc<Tokens>,
     pub clock: api::clock::Clock,
+    /// `<data-dir>/agent/kubelet`
+    pub data_dir: PathBuf,
 }
 
 /// What one pass needs to know of the pod.
@@ -162,6 +165,9 @@ impl Volumes {
             let path = PathBuf::from(&source.path);
             let annotations = volume.metadata.annotations.unwrap_or_default();
             let fresh = !path.exists() && annotations.get("pv.kubernetes.io/provisioned-by").is_some_and(|by| by == LOCAL_PATH);
+            if fresh {
+                local_path::note(&self.data_dir, &path).map_err(|error| format!("{}: {error}", path.display()))?;
+            }
             host_path::check(&path, source.type_.as_deref().unwrap_or_default())?;
             if fresh {
                 // Whoever runs in the container writes to its own volume; there is no disk whose group could be set.
