@@ -6,6 +6,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::resource::Id;
+use super::vars::Var;
 use crate::error::{Error, Result};
 use crate::fail;
 
@@ -35,12 +37,15 @@ pub struct Kustomization {
     pub patches_strategic_merge: Vec<String>,
     pub patches_json6902: Vec<Patch>,
     pub replacements: Vec<Value>,
+    pub vars: Vec<Var>,
+    pub generators: Vec<String>,
+    pub transformers: Vec<String>,
     pub sort_options: Option<SortOptions>,
 }
 
 /// What the original knows and this client does not: said by name rather than left out silently.
 const REFUSED: &[&str] = &[
-    "vars", "helmCharts", "helmGlobals", "helmChartInflationGenerator", "generators", "transformers", "validators", "configurations", "crds",
+    "helmCharts", "helmGlobals", "helmChartInflationGenerator", "validators", "configurations", "crds",
     "openapi", "buildMetadata",
 ];
 
@@ -61,6 +66,14 @@ pub struct Field {
     pub version: String,
     pub kind: String,
     pub create: bool,
+}
+
+impl Field {
+    /// Whether the field is meant in a resource of that kind.
+    pub fn is_in(&self, id: &Id) -> bool {
+        let wanted = |own: &str, id: &str| own.is_empty() || own == id;
+        wanted(&self.group, &id.group) && wanted(&self.version, &id.version) && wanted(&self.kind, &id.kind)
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -194,6 +207,9 @@ impl Kustomization {
         }
         if !self.patches_strategic_merge.is_empty() {
             found.push("'patchesStrategicMerge' is deprecated. Please use 'patches' instead.");
+        }
+        if !self.vars.is_empty() {
+            found.push("'vars' is deprecated. Please use 'replacements' instead. [EXPERIMENTAL]");
         }
         found
     }

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! kustomization.yaml -> resources and bases -> generators -> components -> transformers -> references
-//!                                       the outermost alone: -> hashes -> references -> order
+//!                                       the outermost alone: -> hashes -> references -> vars -> order
 //! ```
 //!
 //! Invariant: every resource remembers all names it ever had, so that patches and references find it by any of them.
 //! A reference follows the resource that its own layer means. Deliberately absent: resources from the network,
-//! plugins, functions, helm charts, `vars`, and configurations of the transformers: each is refused by name.
+//! plugins, functions, helm charts, and configurations of the transformers: each is refused by name.
 
+mod builtin;
 mod document;
 mod generate;
 mod images;
@@ -18,7 +19,9 @@ mod references;
 mod replacements;
 mod resource;
 mod transform;
+mod vars;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -60,12 +63,13 @@ pub fn objects(session: &Session, directory: &Path, loading: Loading) -> Result<
     if !root.is_dir() {
         return Err(not_found(&shown));
     }
-    let build = Build { session, loading };
+    let build = Build { session, loading, vars: RefCell::default() };
     let (mut resources, kustomization) = build.layer(&root, Vec::new(), &mut Vec::new())?;
     for resource in &mut resources {
         resource.append_hash();
     }
     references::update(&mut resources);
+    vars::write_out(&build.vars.borrow(), &mut resources)?;
     let order = kustomization.sort_options.map_or_else(|| order::Order::legacy(), |options| order::Order::of(&options))?;
     order.sort(&mut resources);
     Ok(resources.into_iter().map(|resource| resource.object).collect())
@@ -79,6 +83,8 @@ fn not_found(directory: &str) -> Error {
 struct Build<'a> {
     session: &'a Session,
     loading: Loading,
+    /// Those of all layers.
+    vars: RefCell<Vec<vars::Var>>,
 }
 
 impl Build<'_> {
@@ -96,6 +102,8 @@ impl Build<'_> {
         }
         let loader = Loader { directory, loading: self.loading };
         generate::run(&kustomization, &loader, &mut resources)?;
+        builtin::generate(&kustomization, &loader, &mut resources)?;
+        vars::add(&mut self.vars.borrow_mut(), &kustomization.vars)?;
         for entry in &kustomization.components {
             let place = self.directory(directory, entry)?;
             let (changed, component) = self.layer(&place, resources, within)?;
@@ -107,6 +115,7 @@ impl Build<'_> {
         patches::run(&kustomization, &loader, &mut resources)?;
         transform::run(&kustomization, &mut resources)?;
         replacements::run(&kustomization, &loader, &mut resources)?;
+        builtin::transform(&kustomization, &loader, &mut resources)?;
         references::update(&mut resources);
         within.pop();
         Ok((resources, kustomization))

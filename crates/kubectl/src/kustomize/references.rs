@@ -9,7 +9,7 @@ use super::resource::{Id, Resource, each};
 use crate::value::text;
 
 /// Where a pod's specification stands.
-const PODS: &[(&str, &str)] = &[
+pub const PODS: &[(&str, &str)] = &[
     ("Pod", "spec"),
     ("PodTemplate", "template/spec"),
     ("Deployment", "spec/template/spec"),

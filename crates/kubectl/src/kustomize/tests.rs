@@ -88,11 +88,50 @@ fn components_change_what_is_there() {
     );
 }
 
+const WEB: &str = "=== base/all.yaml
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, labels: {s: $(SERVICE)}}
+spec:
+  containers:
+  - {name: web, image: x, args: [--to=$(SERVICE):$(PORT), $(PORT), $(OTHER), $$(SERVICE)]}
+";
+
+#[test]
+fn vars_stand_for_fields_as_they_are_in_the_end() {
+    let vars = "vars:\n- {name: SERVICE, objref: {kind: Service, name: web, apiVersion: v1}}\n- {name: PORT, objref: {kind: Service, name: web}, fieldref: {fieldpath: 'spec.ports[0].port'}}\n";
+    let top = format!("{WEB}=== base/kustomization.yaml\nresources: [all.yaml]\n{vars}=== top/kustomization.yaml\nresources: [../base]\nnamePrefix: p-\n");
+    let warning = "# Warning: 'vars' is deprecated. Please use 'replacements' instead. [EXPERIMENTAL] Run 'kustomize edit fix' to update your Kustomization automatically.\n";
+    let service = "apiVersion: v1\nkind: Service\nmetadata:\n  name: p-web\nspec:\n  ports:\n  - port: 80\n---\n";
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata:\n  labels:\n    s: p-web\n  name: p-web\nspec:\n  containers:\n  - args:\n    - --to=p-web:80\n    - 80\n    - $(OTHER)\n    - $(SERVICE)\n    image: x\n    name: web\n";
+    check(&top, &format!("{warning}{service}{pod}"));
+}
+
+#[test]
+fn builtin_transformers_go_where_they_are_told() {
+    let transformers = "apiVersion: builtin\nkind: LabelTransformer\nmetadata: {name: l}\nlabels: {team: a}\nfieldSpecs: [{path: metadata/labels, create: true}]\n---\napiVersion: builtin\nkind: PrefixTransformer\nmetadata: {name: p}\nprefix: p-\nfieldSpecs: [{path: metadata/name}]\n---\napiVersion: builtin\nkind: PatchTransformer\nmetadata: {name: pt}\ntarget: {kind: ConfigMap}\npatch: '[{\"op\": \"add\", \"path\": \"/data/z\", \"value\": \"1\"}]'\n";
+    let made = |name: &str, data: &str| format!("apiVersion: v1\ndata:\n{data}  z: \"1\"\nkind: ConfigMap\nmetadata:\n  labels:\n    team: a\n  name: p-{name}\n");
+    let generator = "apiVersion: builtin\nkind: ConfigMapGenerator\nmetadata: {name: made}\nliterals: [b=c]\noptions: {disableNameSuffixHash: true}\n";
+    check(
+        &format!("{CONFIG}=== top/kustomization.yaml\nresources: [../base]\ngenerators: [g.yaml]\ntransformers: [t.yaml]\n=== top/t.yaml\n{transformers}=== top/g.yaml\n{generator}"),
+        &[made("a", "  x: blue\n"), made("made", "  b: c\n")].join("---\n"),
+    );
+    check(
+        &format!("{CONFIG}=== top/kustomization.yaml\nresources: [../base]\ntransformers:\n- |-\n  apiVersion: example.com/v1\n  kind: Mine\n  metadata: {{name: l}}\n"),
+        "error: external plugins disabled; unable to load external plugin 'Mine'\n[exit code 1]\n",
+    );
+}
+
 #[test]
 fn what_is_wrong_is_named() {
     check("=== top/x\n", "error: unable to find one of 'kustomization.yaml', 'kustomization.yml' or 'Kustomization' in directory 'ROOT/top'\n[exit code 1]\n");
     check("=== top/kustomization.yaml\nnonsense: 1\n", "error: invalid Kustomization: json: unknown field \"nonsense\"\n[exit code 1]\n");
-    check("=== top/kustomization.yaml\nvars: []\n", "error: ROOT/top/kustomization.yaml: the field \"vars\" is not supported\n[exit code 1]\n");
+    check("=== top/kustomization.yaml\nhelmCharts: []\n", "error: ROOT/top/kustomization.yaml: the field \"helmCharts\" is not supported\n[exit code 1]\n");
     check(
         &format!("{CONFIG}=== top/kustomization.yaml\nresources: [../base, ../base]\n"),
         "error: accumulating resources: accumulation err='accumulating resources from '../base': 'ROOT/base' must resolve to a file': recursed merging from path 'ROOT/base': may not add resource with an already registered id: ConfigMap.v1.[noGrp]/a.[noNs]\n[exit code 1]\n",

@@ -12,7 +12,7 @@ use crate::fail;
 use crate::value::{object_at, set, text};
 
 /// Kinds whose name is not theirs to choose, or is another's key.
-const KEEP_THEIR_NAME: [&str; 3] = ["CustomResourceDefinition", "APIService", "Namespace"];
+pub const KEEP_THEIR_NAME: [&str; 3] = ["CustomResourceDefinition", "APIService", "Namespace"];
 
 pub fn run(kustomization: &Kustomization, resources: &mut [Resource]) -> Result {
     if !kustomization.namespace.is_empty() {
@@ -47,7 +47,7 @@ pub fn run(kustomization: &Kustomization, resources: &mut [Resource]) -> Result 
     Ok(())
 }
 
-fn add_all(resource: &mut Resource, path: &str, create: bool, pairs: &BTreeMap<String, String>) {
+pub fn add_all(resource: &mut Resource, path: &str, create: bool, pairs: &BTreeMap<String, String>) {
     if pairs.is_empty() {
         return;
     }
@@ -60,12 +60,7 @@ fn add_all(resource: &mut Resource, path: &str, create: bool, pairs: &BTreeMap<S
 fn label(resource: &mut Resource, labels: &Labels) {
     let id = resource.current();
     let mut places = label_places(&id, labels.include_selectors, labels.include_selectors || labels.include_templates);
-    let wanted = |own: &str, id: &str| own.is_empty() || own == id;
-    for field in &labels.fields {
-        if wanted(&field.group, &id.group) && wanted(&field.version, &id.version) && wanted(&field.kind, &id.kind) {
-            places.push((field.path.clone(), field.create));
-        }
-    }
+    places.extend(labels.fields.iter().filter(|field| field.is_in(&id)).map(|field| (field.path.clone(), field.create)));
     for (path, create) in places {
         add_all(resource, &path, create, &labels.pairs);
     }
