@@ -9,6 +9,8 @@
 //! is; nothing is sent, no credentials either, before it has. A server that is gone without a word (power, cable) is
 //! noticed by the kernel's own timers, so that nothing here polls.
 //!
+//! While no server answers, requests wait for one together, and fail only if that takes long.
+//!
 //! Deliberately absent: retries. A failed request is the caller's, who knows whether it may be repeated.
 
 use std::fmt;
@@ -45,6 +47,11 @@ const SERVER_NAME: &str = "kubernetes";
 /// Per server; the next is tried after it.
 const CONNECT: Duration = Duration::from_secs(2);
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// While no server answers, requests wait so long for one that does, all of them on one attempt after another: they go
+/// on the moment that a server is back.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+const PAUSE_LONGEST: Duration = Duration::from_secs(1);
 /// What was sent and is not acknowledged for so long breaks the connection.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 /// A silent connection is asked for a sign of life by the kernel after this, then every [`PROBE_EVERY`].
@@ -171,8 +178,22 @@ impl Remote {
         Ok(kube::Client::new(service, "default"))
     }
 
-    /// A connection to the first server that answers, beginning with the one that did last.
     async fn connect(&self) -> io::Result<TlsStream<TcpStream>> {
+        let begun = tokio::time::Instant::now();
+        let mut pause = PAUSE_FIRST;
+        loop {
+            match self.connect_once().await {
+                // What a certificate is refused for does not pass by waiting.
+                Err(cause) if begun.elapsed() + pause >= PATIENCE || is_certificate_error(&cause) => return Err(cause),
+                Err(_) => tokio::time::sleep(pause).await,
+                connected => return connected,
+            }
+            pause = (pause * 2).min(PAUSE_LONGEST);
+        }
+    }
+
+    /// A connection to the first server that answers, beginning with the one that did last.
+    async fn connect_once(&self) -> io::Result<TlsStream<TcpStream>> {
         let (all, current) = {
             let servers = self.servers.lock();
             (servers.all.clone(), servers.current)
@@ -188,6 +209,7 @@ impl Remote {
                     }
                     return Ok(stream);
                 }
+                Err(cause) if is_certificate_error(&cause) && all.len() == 1 => return Err(cause),
                 Err(cause) => failures.push(format!("{server}: {cause}")),
             }
         }
