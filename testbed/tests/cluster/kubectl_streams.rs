@@ -220,6 +220,41 @@ fn a_shell_completes_names_of_the_cluster() {
     ] {
         assert!(said.contains(expected), "{expected:?} in {said}{}", String::from_utf8_lossy(&output.stderr));
     }
+    fish_completes(&cluster, scratch.path());
+    zsh_completes(&cluster, scratch.path());
+}
+
+fn installed(shell: &str) -> bool {
+    let found = Command::new(shell).arg("--version").output().is_ok();
+    if !found {
+        eprintln!("skipped: there is no {shell}");
+    }
+    found
+}
+
+fn fish_completes(cluster: &Cluster, scratch: &Path) {
+    if !installed("fish") {
+        return;
+    }
+    let script = "kubectl completion fish | source; complete -C 'kubectl get pods '; complete -C 'kubectl get pods --output=ya'";
+    let mut fish = cluster.kubectl_command_of(Path::new("fish"), &["--no-config", "-c", script]);
+    let output = fish.env("PATH", path_with_kubectl(scratch)).env("HOME", scratch).output().expect("fish runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "box\nweb\n--output=yaml\n", "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn zsh_completes(cluster: &Cluster, scratch: &Path) {
+    if !installed("zsh") || !installed("tmux") {
+        return;
+    }
+    let terminal = Terminal::open(cluster, scratch, &path_with_kubectl(scratch));
+    terminal.shows("$");
+    terminal.line("PS1='zsh> ' zsh -f");
+    terminal.shows("zsh>");
+    terminal.line(&format!("autoload -Uz compinit; compinit -u -d {}/dump; source <(kubectl completion zsh); echo rea''dy", scratch.display()));
+    terminal.shows("ready");
+    terminal.tmux(&["send-keys", "-l", "kubectl delete pod b"]);
+    terminal.keys(&["Tab"]);
+    terminal.shows("kubectl delete pod box");
 }
 
 /// A terminal to type into.
