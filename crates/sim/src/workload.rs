@@ -14,6 +14,8 @@ use crate::{CRASHES, ENDS_AFTER, FAILS_PERCENT, FLAPS_AFTER, FaultRates, NodeCon
 
 /// How long a driver insists while the server is away.
 const TRIES: u32 = 40;
+/// A pod of a Job that failed six times in a row waits for ten minutes and more.
+const SETTLES_WITHIN: Duration = Duration::from_secs(3600);
 const NAMESPACES: [&str; 2] = ["default", "team"];
 
 /// What is going to happen.
@@ -85,7 +87,7 @@ impl Workload {
         }
         cluster.faults.end();
         self.heal(cluster).await;
-        let settled = cluster.settles(Duration::from_secs(900)).await;
+        let settled = cluster.settles(SETTLES_WITHIN).await;
         let mut broken = cluster.broken(settled.is_ok());
         if let Err(unsettled) = settled {
             broken.extend(unsettled.into_iter().map(|text| format!("not at rest: {text}")));

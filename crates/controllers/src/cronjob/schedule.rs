@@ -28,7 +28,8 @@ impl Schedule {
             other => other,
         };
         if let Some(duration) = fields.strip_prefix("@every ") {
-            let seconds = go_duration_seconds(duration).ok_or_else(|| format!("failed to parse duration {text}"))?;
+            let seconds = go_duration_seconds(duration)
+                .ok_or_else(|| format!("failed to parse duration {text}: time: invalid duration \"{duration}\""))?;
             return Ok(Schedule::Every(SignedDuration::from_secs(seconds.max(1))));
         }
         if fields.starts_with('@') {
@@ -36,7 +37,7 @@ impl Schedule {
         }
         let parts: Vec<&str> = fields.split_whitespace().collect();
         let [minutes, hours, days, months, weekdays] = parts[..] else {
-            return Err(format!("expected exactly 5 fields, found {}: {parts:?}", parts.len()));
+            return Err(format!("expected exactly 5 fields, found {}: [{}]", parts.len(), parts.join(" ")));
         };
         let (minutes, _) = field(minutes, 0, 59, &[])?;
         let (hours, _) = field(hours, 0, 23, &[])?;
@@ -114,10 +115,16 @@ fn has(set: u64, value: i64) -> bool {
 /// The set of values as bits, and whether the field leaves everything open.
 fn field(text: &str, low: u32, high: u32, names: &[&str]) -> Result<(u64, bool), String> {
     let (mut set, mut any) = (0, false);
-    for part in text.split(',') {
+    for part in text.split(',').filter(|part| !part.is_empty()) {
+        if part.matches('/').count() > 1 {
+            return Err(format!("too many slashes: {part}"));
+        }
+        if part.split('/').next().is_some_and(|range| range.matches('-').count() > 1) {
+            return Err(format!("too many hyphens: {part}"));
+        }
         let (range, step) = part.split_once('/').map_or((part, None), |(range, step)| (range, Some(step)));
         let step_by = match step {
-            Some(step) => step.parse::<u32>().map_err(|_| format!("failed to parse int from {step}"))?,
+            Some(step) => integer(step)?,
             None => 1,
         };
         if step_by == 0 {
@@ -157,7 +164,13 @@ fn value(text: &str, low: u32, names: &[&str]) -> Result<u32, String> {
     if let Some(at) = names.iter().position(|name| *name == lower) {
         return Ok(at as u32 + low);
     }
-    text.parse().map_err(|_| format!("failed to parse int from {text}"))
+    integer(text)
+}
+
+/// In the words of Go's own parser.
+fn integer(text: &str) -> Result<u32, String> {
+    let number = text.parse::<i64>().map_err(|_| format!("failed to parse int from {text}: strconv.Atoi: parsing \"{text}\": invalid syntax"))?;
+    u32::try_from(number).map_err(|_| format!("negative number ({number}) not allowed: {text}"))
 }
 
 /// `1h30m`, in whole seconds.
@@ -227,10 +240,46 @@ mod tests {
 
     #[test]
     fn says_what_is_wrong() {
-        assert_eq!(Schedule::parse("* * * *").unwrap_err(), r#"expected exactly 5 fields, found 4: ["*", "*", "*", "*"]"#);
-        assert_eq!(Schedule::parse("61 * * * *").unwrap_err(), "end of range (61) above maximum (59): 61");
-        assert_eq!(Schedule::parse("@never").unwrap_err(), "unrecognized descriptor: @never");
+        let check = |text: &str, expected: &str| assert_eq!(Schedule::parse(text).unwrap_err(), expected);
+        check("* * * *", "expected exactly 5 fields, found 4: [* * * *]");
+        check("* * * * * *", "expected exactly 5 fields, found 6: [* * * * * *]");
+        check("61 * * * *", "end of range (61) above maximum (59): 61");
+        check("* 24 * * *", "end of range (24) above maximum (23): 24");
+        check("* * 0 * *", "beginning of range (0) below minimum (1): 0");
+        check("* * * 13 *", "end of range (13) above maximum (12): 13");
+        check("* * * * 7", "end of range (7) above maximum (6): 7");
+        check("5-1 * * * *", "beginning of range (5) beyond end of range (1): 5-1");
+        check("*/0 * * * *", "step of range should be a positive number: */0");
+        check("1/2/3 * * * *", "too many slashes: 1/2/3");
+        check("1-2-3 * * * *", "too many hyphens: 1-2-3");
+        check("x * * * *", "failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax");
+        check("*/-2 * * * *", "negative number (-2) not allowed: -2");
+        check("@never", "unrecognized descriptor: @never");
+        check("@every often", "failed to parse duration @every often: time: invalid duration \"often\"");
         let never = Schedule::parse("0 0 30 2 *").unwrap();
         assert_eq!(never.next(Timestamp::UNIX_EPOCH, &TimeZone::UTC), None);
+    }
+
+    #[test]
+    fn reads_fields_as_cron_does() {
+        const AT: &str = "2026-07-09T14:45:00Z"; // A Thursday.
+        //    schedule            zone  after  next
+        check("0/15 * * * *", "", AT, &["2026-07-09T15:00:00Z", "2026-07-09T15:15:00Z"]);
+        check("5/15 * * * *", "", AT, &["2026-07-09T14:50:00Z", "2026-07-09T15:05:00Z"]);
+        check("20-35/15 * * * *", "", AT, &["2026-07-09T15:20:00Z", "2026-07-09T15:35:00Z", "2026-07-09T16:20:00Z"]);
+        check("1,31 14,22 * * *", "", AT, &["2026-07-09T22:01:00Z", "2026-07-09T22:31:00Z", "2026-07-10T14:01:00Z"]);
+        check("0 0 ? * ?", "", AT, &["2026-07-10T00:00:00Z"]);
+        check("0 0 9 Apr-Oct ?", "", AT, &["2026-08-09T00:00:00Z"]);
+        check("0 0 */5 Apr,Aug,Oct Mon", "", AT, &["2026-08-01T00:00:00Z", "2026-08-03T00:00:00Z", "2026-08-06T00:00:00Z"]); // Either will do.
+        check("0 0 29 Feb ?", "", AT, &["2028-02-29T00:00:00Z"]);
+        check("59 23 31 12 *", "", AT, &["2026-12-31T23:59:00Z"]);
+        check("@yearly", "", AT, &["2027-01-01T00:00:00Z"]);
+        check("@monthly", "", AT, &["2026-08-01T00:00:00Z"]);
+        check("@weekly", "", AT, &["2026-07-12T00:00:00Z"]);
+        check("@daily", "", AT, &["2026-07-10T00:00:00Z"]);
+        check("@every 90s", "", AT, &["2026-07-09T14:46:30Z"]);
+        // Clocks that go back: one o'clock comes twice, for who runs each hour.
+        check("0 * * * *", "America/New_York", "2026-11-01T04:30:00Z", &["2026-11-01T05:00:00Z", "2026-11-01T06:00:00Z", "2026-11-01T07:00:00Z"]);
+        check("0 14 * * *", "Asia/Kolkata", AT, &["2026-07-10T08:30:00Z"]);
     }
 }

@@ -236,4 +236,98 @@ mod tests {
         assert_eq!(fits(&cluster, &near(json!({"namespaceSelector": {"matchLabels": {"env": "prod"}}}))), "b1");
         assert_eq!(fits(&cluster, &near(json!({"namespaceSelector": {"matchLabels": {"env": "dev"}}}))), "");
     }
+
+    /// Nodes a and b in zone 1, c in zone 2; `there` are pods with their nodes.
+    #[track_caller]
+    fn check_table(wanted: Value, there: &[(Value, &str)], expected: &str) {
+        let mut cluster = cluster("a[zone=1] b[zone=1] c[zone=2]", "", "");
+        for (number, (value, node)) in there.iter().enumerate() {
+            let mut value = value.clone();
+            value["metadata"]["name"] = json!(format!("there-{number}"));
+            place(&mut cluster, value, node);
+        }
+        assert_eq!(fits(&cluster, &pod(wanted.clone())), expected, "{wanted}");
+    }
+
+    fn labelled(labels: Value, affinity: Value) -> Value {
+        json!({"metadata": {"labels": labels}, "spec": {"affinity": affinity}})
+    }
+
+    fn required(kind: &str, terms: Value) -> Value {
+        json!({kind: {"requiredDuringSchedulingIgnoredDuringExecution": terms}})
+    }
+
+    fn near(key: &str, expressions: Value) -> Value {
+        json!({"topologyKey": key, "labelSelector": {"matchExpressions": expressions}})
+    }
+
+    const HOST: &str = "kubernetes.io/hostname";
+
+    #[test]
+    fn selectors_of_every_operator() {
+        let service = |value: &str| labelled(json!({"service": value}), json!({}));
+        let wanting = |key: &str, operator: &str, values: Value| {
+            let mut expression = json!({"key": key, "operator": operator});
+            if !values.is_null() {
+                expression["values"] = values;
+            }
+            labelled(json!({"x": "y"}), required("podAffinity", json!([near("zone", json!([expression]))])))
+        };
+        let there = [(service("db"), "a")];
+        check_table(wanting("service", "In", json!(["db", "cache"])), &there, "a b");
+        check_table(wanting("service", "NotIn", json!(["cache"])), &there, "a b");
+        check_table(wanting("service", "NotIn", json!(["db"])), &there, "a b c"); // It is the first of such a group itself.
+        check_table(wanting("service", "Exists", Value::Null), &there, "a b");
+        check_table(wanting("service", "DoesNotExist", Value::Null), &there, "a b c");
+        check_table(wanting("other", "DoesNotExist", Value::Null), &there, "a b");
+        // All expressions of a term, and all terms.
+        let all = json!([near("zone", json!([{"key": "service", "operator": "Exists"}, {"key": "service", "operator": "In", "values": ["web"]}]))]);
+        check_table(labelled(json!({}), required("podAffinity", all)), &there, "");
+        let two = json!([near("zone", json!([{"key": "service", "operator": "Exists"}])), near(HOST, json!([{"key": "service", "operator": "In", "values": ["db"]}]))]);
+        check_table(labelled(json!({}), required("podAffinity", two)), &there, "a");
+    }
+
+    #[test]
+    fn near_and_apart_together() {
+        let of = |app: &str| json!([{"key": "app", "operator": "In", "values": [app]}]);
+        let there = [(labelled(json!({"app": "db"}), json!({})), "a"), (labelled(json!({"app": "cache"}), json!({})), "b")];
+        let mut both = required("podAffinity", json!([near("zone", of("db"))]));
+        both["podAntiAffinity"] = required("podAntiAffinity", json!([near(HOST, of("cache"))]))["podAntiAffinity"].clone();
+        check_table(labelled(json!({}), both.clone()), &there, "a");
+        both["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]["topologyKey"] = json!("zone");
+        check_table(labelled(json!({}), both), &there, "");
+        // Near its own kind and apart from it, the first goes anywhere, and the second nowhere.
+        let own = json!([near("zone", of("web"))]);
+        let mut torn = required("podAffinity", own.clone());
+        torn["podAntiAffinity"] = required("podAntiAffinity", own)["podAntiAffinity"].clone();
+        check_table(labelled(json!({"app": "web"}), torn.clone()), &[], "a b c");
+        check_table(labelled(json!({"app": "web"}), torn), &[(labelled(json!({"app": "web"}), json!({})), "a")], "");
+    }
+
+    #[test]
+    fn those_there_keep_their_distance() {
+        let of = |app: &str| json!([{"key": "app", "operator": "In", "values": [app]}]);
+        let loner = |key: &str, app: &str| labelled(json!({"app": "loner"}), required("podAntiAffinity", json!([near(key, of(app))])));
+        let web = labelled(json!({"app": "web"}), json!({}));
+        check_table(web.clone(), &[(loner(HOST, "web"), "a")], "b c");
+        check_table(web.clone(), &[(loner("zone", "web"), "a")], "c");
+        check_table(web.clone(), &[(loner("zone", "web"), "a"), (loner(HOST, "web"), "c")], "");
+        check_table(web.clone(), &[(loner("zone", "db"), "a")], "a b c");
+        check_table(web, &[(loner("rack", "web"), "a")], "a b c"); // A place that no node is in.
+        // Any of its terms keeps away.
+        let twice = labelled(json!({}), required("podAntiAffinity", json!([near(HOST, of("web")), near("zone", of("db"))])));
+        check_table(labelled(json!({"app": "db"}), json!({})), &[(twice.clone(), "a")], "c");
+        check_table(labelled(json!({"app": "web"}), json!({})), &[(twice, "a")], "b c");
+    }
+
+    #[test]
+    fn the_first_of_a_group_goes_where_there_is_such_a_place() {
+        let own = json!([{"key": "app", "operator": "In", "values": ["web"]}]);
+        check_table(labelled(json!({"app": "web"}), required("podAffinity", json!([near("zone", own.clone())]))), &[], "a b c");
+        check_table(labelled(json!({"app": "web"}), required("podAffinity", json!([near("rack", own.clone())]))), &[], "");
+        check_table(labelled(json!({"app": "db"}), required("podAffinity", json!([near("zone", own.clone())]))), &[], "");
+        // There is one of the group, though at no place of the kind.
+        let terms = json!([near("zone", own.clone()), near("rack", own)]);
+        check_table(labelled(json!({"app": "web"}), required("podAffinity", terms)), &[(labelled(json!({"app": "web"}), json!({})), "a")], "");
+    }
 }

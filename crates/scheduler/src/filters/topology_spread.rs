@@ -157,4 +157,113 @@ mod tests {
         let wide = json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "minDomains": 3});
         check(wide, "a1:1 b1:1", "");
     }
+
+    /// Nodes a and b in zone 1, x and y in zone 2; pods as `node:count` with the label `app=web`.
+    #[track_caller]
+    fn check_table(wanted: Value, pods: &str, expected: &str) {
+        let cluster = cluster("a[zone=1] b[zone=1] x[zone=2] y[zone=2]", pods, "app=web");
+        assert_eq!(fits(&cluster, &pod(wanted.clone())), expected, "{wanted} {pods}");
+    }
+
+    fn web(constraints: Value) -> Value {
+        json!({"metadata": {"labels": {"app": "web"}}, "spec": {"topologySpreadConstraints": constraints}})
+    }
+
+    /// Hard, over this key; more fields on top.
+    fn over(key: &str, more: Value) -> Value {
+        let mut constraint = json!({"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "web"}}});
+        constraint.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        constraint
+    }
+
+    const HOST: &str = "kubernetes.io/hostname";
+
+    #[test]
+    fn one_constraint() {
+        let none = json!({});
+        check_table(web(json!([over("zone", none.clone())])), "", "a b x y");
+        check_table(web(json!([over("zone", none.clone())])), "a:2 b:1 y:3", "a b x y");
+        check_table(web(json!([over("rack", none.clone())])), "", "");
+        check_table(web(json!([over(HOST, none.clone())])), "a:2 b:1 y:3", "x");
+        check_table(web(json!([over(HOST, json!({"maxSkew": 2}))])), "a:2 b:1 y:3", "b x");
+        // Who does not count itself may go where it would be one more.
+        let mut other = web(json!([over(HOST, none.clone())]));
+        other["metadata"]["labels"] = json!({"app": "db"});
+        check_table(other, "a:2 b:1 y:3", "b x");
+        let mut elsewhere = web(json!([over(HOST, none.clone())]));
+        elsewhere["metadata"]["namespace"] = json!("team");
+        check_table(elsewhere, "a:2 b:1 y:3", "a b x y");
+        // An empty selector counts all pods, none at all counts nobody.
+        check_table(web(json!([over(HOST, json!({"labelSelector": {}}))])), "a:1 b:1 x:1", "y");
+        check_table(web(json!([over(HOST, json!({"labelSelector": null}))])), "a:1 b:1 x:1", "a b x y");
+    }
+
+    #[test]
+    fn the_least_is_looked_for_where_it_could_go() {
+        let mut some = web(json!([over(HOST, json!({}))]));
+        let among = |nodes: Value| json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": HOST, "operator": "In", "values": nodes}]}]}}});
+        some["spec"]["affinity"] = among(json!(["a", "y"]));
+        check_table(some.clone(), "a:2 b:1 y:3", "a");
+        some["spec"]["topologySpreadConstraints"][0]["nodeAffinityPolicy"] = json!("Ignore");
+        check_table(some, "a:2 b:1 y:3", "");
+        let mut selected = web(json!([over("zone", json!({}))]));
+        selected["spec"]["nodeSelector"] = json!({"zone": "2"});
+        check_table(selected, "a:1 y:5", "x y");
+    }
+
+    #[test]
+    fn tainted_nodes_count_unless_taints_are_honoured() {
+        let check = |policy: Option<&str>, expected: &str| {
+            let mut cluster = cluster("a[zone=1] b[zone=1] x[zone=2] y[zone=2]", "a:1 b:1 y:1", "app=web");
+            let taints = json!([{"key": "k", "effect": "NoSchedule"}]);
+            let tainted = json!({"metadata": {"name": "x", "labels": {HOST: "x", "zone": "2"}}, "spec": {"taints": taints},
+                "status": {"allocatable": {"cpu": "64", "memory": "64Gi", "pods": "110"}}});
+            cluster.set_node(std::sync::Arc::new(serde_json::from_value(tainted).unwrap()));
+            let wanted = pod(web(json!([over(HOST, json!({"nodeTaintsPolicy": policy}))])));
+            assert_eq!(fits(&cluster, &wanted), expected, "{policy:?}");
+        };
+        check(None, ""); // The emptiest is closed, and nobody may get ahead of it.
+        check(Some("Honor"), "a b y");
+    }
+
+    #[test]
+    fn too_few_domains_count_as_empty() {
+        let with = |domains: i64| web(json!([over("zone", json!({"minDomains": domains, "maxSkew": 2}))]));
+        check_table(with(2), "a:1 b:1 x:1 y:1", "a b x y");
+        check_table(with(3), "a:1 b:1 x:1 y:1", "");
+        check_table(with(3), "a:1 y:1", "a b x y");
+    }
+
+    #[test]
+    fn several_constraints_must_all_hold() {
+        let both = web(json!([over("zone", json!({})), over(HOST, json!({}))]));
+        check_table(both.clone(), "a:2 b:1 y:3", "x");
+        check_table(both.clone(), "a:2 b:1 y:2", "x");
+        check_table(both.clone(), "a:1 b:1 x:1", "y");
+        check_table(both, "a:1 x:2 y:1", "b");
+        let mixed = web(json!([over("zone", json!({"labelSelector": {"matchLabels": {"app": "db"}}})), over(HOST, json!({}))]));
+        check_table(mixed, "a:1 b:1", "x y");
+        let soft = web(json!([over("zone", json!({"whenUnsatisfiable": "ScheduleAnyway"})), over(HOST, json!({}))]));
+        check_table(soft, "a:1 b:1 x:1", "y");
+    }
+
+    #[test]
+    fn pods_on_their_way_out_do_not_count() {
+        let mut cluster = cluster("a b", "a:1", "app=web");
+        let leaving = json!({"metadata": {"name": "leaving", "labels": {"app": "web"}, "deletionTimestamp": "2026-01-01T00:00:00Z"}});
+        crate::testing::place(&mut cluster, leaving, "b");
+        assert_eq!(fits(&cluster, &pod(web(json!([over(HOST, json!({}))])))), "b");
+    }
+
+    #[test]
+    fn matching_label_keys_narrow_whom_it_counts() {
+        let mut cluster = cluster("a b", "", "");
+        for (name, hash, node) in [("old", "1", "a"), ("new", "2", "b")] {
+            crate::testing::place(&mut cluster, json!({"metadata": {"name": name, "labels": {"app": "web", "hash": hash}}}), node);
+        }
+        let mut wanted = web(json!([over(HOST, json!({"matchLabelKeys": ["hash"]}))]));
+        wanted["metadata"]["labels"]["hash"] = json!("2");
+        assert_eq!(fits(&cluster, &pod(wanted)), "a");
+    }
 }

@@ -39,6 +39,9 @@ fn a_mixed_workload_with_faults_breaks_no_invariant() {
             scope.spawn(|| {
                 loop {
                     let Some(seed) = next.lock().expect("no thread panics with it").next() else { return };
+                    if seed % 100 == 99 {
+                        eprintln!("seed {seed} ...");
+                    }
                     under_way.begin(seed);
                     let outcome = std::panic::catch_unwind(|| run(seed, key.clone()));
                     under_way.end(seed);
