@@ -10,6 +10,7 @@ use scheduler::{Scheduler, SchedulerConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::local_volumes::Everywhere;
 
 /// The cluster's certificate authority, both PEM.
 #[derive(Clone)]
@@ -18,8 +19,15 @@ pub struct Authority {
     pub key_pem: String,
 }
 
-/// Runs the controllers in the background.
-pub fn controller_manager(config: &Config, turns: &Turns, client: kube::Client, authority: Authority, clock: &Clock) {
+/// Runs the controllers in the background; `administrator` reaches nodes for their local volumes.
+pub fn controller_manager(
+    config: &Config,
+    turns: &Turns,
+    client: kube::Client,
+    administrator: kube::Client,
+    authority: Authority,
+    clock: &Clock,
+) {
     let (config, clock) = (config.clone(), clock.clone());
     turns.run("kube-controller-manager", client, move |client, informers, stop| {
         let enabled = |part: &str| !config.disable.iter().any(|disabled| disabled == part);
@@ -37,7 +45,7 @@ pub fn controller_manager(config: &Config, turns: &Turns, client: kube::Client, 
         let controllers = match enabled("local-storage") {
             true => controllers.local_paths(
                 config.data_dir.join("storage"),
-                Arc::new(OwnMachine { node_name: config.node_name.clone() }),
+                Arc::new(Everywhere { own: OwnMachine { node_name: config.node_name.clone() }, client: administrator.clone() }),
             ),
             false => controllers,
         };

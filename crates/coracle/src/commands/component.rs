@@ -83,7 +83,7 @@ fn start(name: &str, config: &Config, instance: &Instance, client: kube::Client,
                 std::fs::read_to_string(&path).map_err(|cause| format!("{}: {cause}", path.display()))
             };
             let authority = Authority { certificate_pem: read("ca.crt")?, key_pem: read("ca.key")? };
-            control_plane::controller_manager(config, &turns, client, authority, &clock);
+            control_plane::controller_manager(config, &turns, client.clone(), client, authority, &clock);
         }
         "scheduler" => control_plane::scheduler(config, &turns, client, &clock),
         _ => {
