@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::time::Instant;
 
+use crate::admission_times::AdmissionTimes;
 use crate::error::RequestError;
 use crate::kinds::Kind;
 use crate::user::User;
@@ -155,25 +157,40 @@ pub trait Admission: Send + Sync {
 #[derive(Clone, Default)]
 pub struct Chain {
     plugins: Vec<Arc<dyn Admission>>,
+    times: Arc<AdmissionTimes>,
 }
 
 impl Chain {
     pub fn new(plugins: Vec<Arc<dyn Admission>>) -> Self {
-        Chain { plugins }
+        Chain { plugins, times: Arc::default() }
     }
 
     pub async fn mutate(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), RequestError> {
+        let step = self.times.begin("admit", attributes);
         for plugin in self.asked(attributes) {
-            plugin.mutate(attributes, object).await?;
+            let began = Instant::now();
+            let result = plugin.mutate(attributes, object).await;
+            step.plugin(plugin.name(), began.elapsed(), result.is_err());
+            result.inspect_err(|_| step.end(true))?;
         }
+        step.end(false);
         Ok(())
     }
 
     pub async fn validate(&self, attributes: &Attributes<'_>, object: &Value) -> Result<(), RequestError> {
+        let step = self.times.begin("validate", attributes);
         for plugin in self.asked(attributes) {
-            plugin.validate(attributes, object).await?;
+            let began = Instant::now();
+            let result = plugin.validate(attributes, object).await;
+            step.plugin(plugin.name(), began.elapsed(), result.is_err());
+            result.inspect_err(|_| step.end(true))?;
         }
+        step.end(false);
         Ok(())
+    }
+
+    pub fn times(&self) -> &AdmissionTimes {
+        &self.times
     }
 
     fn asked(&self, attributes: &Attributes<'_>) -> impl Iterator<Item = &Arc<dyn Admission>> {

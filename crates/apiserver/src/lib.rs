@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod admission_chain;
+mod admission_times;
 pub mod allocate;
 pub mod allocation;
 mod api_services;
@@ -19,6 +20,7 @@ pub mod error;
 mod expiry;
 pub mod flow;
 mod health;
+mod histogram;
 pub mod http;
 pub mod kinds;
 mod measured;

@@ -16,10 +16,11 @@ use store::{
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::histogram::Histogram;
 use crate::kinds::registry::REGISTRY;
 
 /// Upper bounds in seconds; the original's.
-const BUCKETS: [f64; 15] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0];
+static BUCKETS: [f64; 15] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0];
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Labels {
@@ -28,12 +29,9 @@ struct Labels {
     operation: &'static str,
 }
 
-#[derive(Default)]
 struct Series {
-    buckets: [u64; BUCKETS.len()],
-    count: u64,
+    times: Histogram<{ BUCKETS.len() }>,
     errors: u64,
-    seconds: f64,
 }
 
 #[derive(Default)]
@@ -118,15 +116,10 @@ impl Store for MeasuredStore {
 
 impl StoreTimes {
     fn note(&self, labels: Labels, elapsed: Duration, failed: bool) {
-        let seconds = elapsed.as_secs_f64();
         let mut all = self.0.lock();
-        let series = all.entry(labels).or_default();
-        series.count += 1;
-        series.seconds += seconds;
+        let series = all.entry(labels).or_insert_with(|| Series { times: Histogram::new(&BUCKETS), errors: 0 });
+        series.times.observe(elapsed.as_secs_f64());
         series.errors += u64::from(failed);
-        if let Some(at) = BUCKETS.iter().position(|bound| seconds <= *bound) {
-            series.buckets[at] += 1;
-        }
     }
 
     pub fn print(&self, out: &mut String) -> std::fmt::Result {
@@ -139,20 +132,12 @@ impl StoreTimes {
         writeln!(out, "# HELP etcd_request_duration_seconds [ALPHA] Etcd request latency in seconds for each operation and object type.")?;
         writeln!(out, "# TYPE etcd_request_duration_seconds histogram")?;
         for (labels, series) in &sorted {
-            let labels = common(labels);
-            let mut sum = 0;
-            for (bound, count) in BUCKETS.iter().zip(series.buckets) {
-                sum += count;
-                writeln!(out, "etcd_request_duration_seconds_bucket{{{labels},le=\"{bound}\"}} {sum}")?;
-            }
-            writeln!(out, "etcd_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {}", series.count)?;
-            writeln!(out, "etcd_request_duration_seconds_sum{{{labels}}} {}", series.seconds)?;
-            writeln!(out, "etcd_request_duration_seconds_count{{{labels}}} {}", series.count)?;
+            series.times.print(out, "etcd_request_duration_seconds", &common(labels))?;
         }
         writeln!(out, "# HELP etcd_requests_total [ALPHA] Etcd request counts for each operation and object type.")?;
         writeln!(out, "# TYPE etcd_requests_total counter")?;
         for (labels, series) in &sorted {
-            writeln!(out, "etcd_requests_total{{{}}} {}", common(labels), series.count)?;
+            writeln!(out, "etcd_requests_total{{{}}} {}", common(labels), series.times.count())?;
         }
         writeln!(out, "# HELP etcd_request_errors_total [ALPHA] Etcd failed request counts for each operation and object type.")?;
         writeln!(out, "# TYPE etcd_request_errors_total counter")?;

@@ -11,14 +11,22 @@ use http::StatusCode;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+use crate::admission_chain::Cluster;
+use crate::api_services;
+use crate::histogram::{Histogram, head};
 use crate::http::query::Query;
 use crate::http::reply::{Content, Reply};
 use crate::http::request_info::RequestInfo;
 use crate::kinds::registry;
 use crate::server::ApiServer;
 
-/// Upper bounds in seconds; a subset of the original's.
-const BUCKETS: [f64; 10] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0, 60.0];
+/// Upper bounds in seconds; the original's.
+static BUCKETS: [f64; 23] = [
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
+    45.0, 60.0,
+];
+/// Upper bounds in bytes.
+static SIZES: [f64; 7] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Labels {
@@ -70,12 +78,11 @@ fn verb(verb: &str) -> &'static str {
     }
 }
 
-#[derive(Default)]
 struct Series {
     codes: HashMap<u16, u64>,
-    buckets: [u64; BUCKETS.len()],
-    count: u64,
-    seconds: f64,
+    times: Histogram<{ BUCKETS.len() }>,
+    /// Of reads.
+    sizes: Histogram<{ SIZES.len() }>,
 }
 
 pub struct Metrics {
@@ -108,15 +115,18 @@ impl Metrics {
         LongRunning { labels, all: self.long_running.clone() }
     }
 
-    pub fn observe(&self, labels: Labels, code: StatusCode, elapsed: Duration) {
-        let seconds = elapsed.as_secs_f64();
+    /// `size`: of the answer, where it is known before it is sent.
+    pub fn observe(&self, labels: Labels, code: StatusCode, elapsed: Duration, size: Option<u64>) {
         let mut all = self.series.lock();
-        let series = all.entry(labels).or_default();
+        let series = all.entry(labels).or_insert_with(|| Series {
+            codes: HashMap::new(),
+            times: Histogram::new(&BUCKETS),
+            sizes: Histogram::new(&SIZES),
+        });
         *series.codes.entry(code.as_u16()).or_default() += 1;
-        series.count += 1;
-        series.seconds += seconds;
-        if let Some(at) = BUCKETS.iter().position(|bound| seconds <= *bound) {
-            series.buckets[at] += 1;
+        series.times.observe(elapsed.as_secs_f64());
+        if let (Some(size), "GET" | "LIST") = (size, labels.verb) {
+            series.sizes.observe(size as f64);
         }
     }
 
@@ -143,18 +153,34 @@ impl Metrics {
                 writeln!(out, "apiserver_request_total{{code=\"{code}\",component=\"apiserver\",dry_run=\"{}\",{}}} {count}", labels.dry_run, common(labels))?;
             }
         }
-        writeln!(out, "# HELP apiserver_request_duration_seconds [STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.")?;
-        writeln!(out, "# TYPE apiserver_request_duration_seconds histogram")?;
-        for (labels, series) in &sorted {
-            let labels = format!("component=\"apiserver\",dry_run=\"{}\",{}", labels.dry_run, common(labels));
-            let mut sum = 0;
-            for (bound, count) in BUCKETS.iter().zip(series.buckets) {
-                sum += count;
-                writeln!(out, "apiserver_request_duration_seconds_bucket{{{labels},le=\"{bound}\"}} {sum}")?;
+        for (name, help) in [
+            ("apiserver_request_duration_seconds", "[STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component."),
+            // The original leaves out what webhooks take. Watches are no part of it.
+            ("apiserver_request_sli_duration_seconds", "[ALPHA] Response latency distribution (not counting webhook duration and priority & fairness queue wait times) in seconds for each verb, group, version, resource, subresource, scope and component."),
+        ] {
+            head(out, name, "histogram", help)?;
+            let sli = name.contains("_sli_");
+            for (labels, series) in sorted.iter().filter(|(labels, _)| !sli || labels.verb != "WATCH") {
+                let dry_run = if sli { String::new() } else { format!("dry_run=\"{}\",", labels.dry_run) };
+                series.times.print(out, name, &format!("component=\"apiserver\",{dry_run}{}", common(labels)))?;
             }
-            writeln!(out, "apiserver_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {}", series.count)?;
-            writeln!(out, "apiserver_request_duration_seconds_sum{{{labels}}} {}", series.seconds)?;
-            writeln!(out, "apiserver_request_duration_seconds_count{{{labels}}} {}", series.count)?;
+        }
+        const SIZES_NAME: &str = "apiserver_response_sizes";
+        head(out, SIZES_NAME, "histogram", "[STABLE] Response size distribution in bytes for each group, version, verb, resource, subresource, scope and component.")?;
+        for (labels, series) in sorted.iter().filter(|(_, series)| series.sizes.count() > 0) {
+            series.sizes.print(out, SIZES_NAME, &format!("component=\"apiserver\",{}", common(labels)))?;
+        }
+        const DEPRECATED: &str = "apiserver_requested_deprecated_apis";
+        head(out, DEPRECATED, "gauge", "[STABLE] Gauge of deprecated APIs that have been requested, broken out by API group, version, resource, subresource, and removed_release.")?;
+        let mut seen: Vec<[&str; 4]> = Vec::new();
+        for (labels, _) in &sorted {
+            let names = [labels.group, labels.version, labels.resource, labels.subresource];
+            let deprecated = registry::by_plural(names[0], names[1], names[2]).is_some_and(|kind| !kind.deprecation.is_empty());
+            if deprecated && !seen.contains(&names) {
+                seen.push(names);
+                let [group, version, resource, subresource] = names;
+                writeln!(out, "{DEPRECATED}{{group=\"{group}\",removed_release=\"\",resource=\"{resource}\",subresource=\"{subresource}\",version=\"{version}\"}} 1")?;
+            }
         }
         writeln!(out, "# HELP apiserver_longrunning_requests [STABLE] Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.")?;
         writeln!(out, "# TYPE apiserver_longrunning_requests gauge")?;
@@ -175,6 +201,7 @@ impl Metrics {
         writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"mutating\"}} {writes}")?;
         server.flow.print(out)?;
         server.store_times.print(out)?;
+        server.admission.times().print(out)?;
         if let Some(auditor) = &server.auditor {
             let (written, lost) = auditor.counts();
             writeln!(out, "# HELP apiserver_audit_event_total [ALPHA] Counter of audit events generated and sent to the audit backend.")?;
@@ -184,14 +211,27 @@ impl Metrics {
             writeln!(out, "# TYPE apiserver_audit_error_total counter")?;
             writeln!(out, "apiserver_audit_error_total{{plugin=\"log\"}} {lost}")?;
         }
-        writeln!(out, "# HELP apiserver_storage_objects [STABLE] Number of stored objects at the time of last check split by kind.")?;
-        writeln!(out, "# TYPE apiserver_storage_objects gauge")?;
         let mut shelves: Vec<_> = server.cache.shelves().collect();
         shelves.sort_by_key(|shelf| (shelf.kind.plural, shelf.kind.group));
-        for shelf in shelves {
+        head(out, "apiserver_storage_objects", "gauge", "[STABLE] Number of stored objects at the time of last check split by kind.")?;
+        for shelf in &shelves {
             let dot = if shelf.kind.group.is_empty() { "" } else { "." };
             let resource = format!("{}{dot}{}", shelf.kind.plural, shelf.kind.group);
             writeln!(out, "apiserver_storage_objects{{resource=\"{resource}\"}} {}", shelf.len())?;
+        }
+        head(out, "apiserver_resource_objects", "gauge", "[ALPHA] Number of stored objects at the time of last check split by kind.")?;
+        for shelf in &shelves {
+            let (group, resource) = (shelf.kind.group, shelf.kind.plural);
+            writeln!(out, "apiserver_resource_objects{{group=\"{group}\",resource=\"{resource}\"}} {}", shelf.len())?;
+        }
+        let services = server.list(api_services::GROUP, api_services::PLURAL, "");
+        head(out, "aggregator_unavailable_apiservice", "gauge", "[ALPHA] Gauge of APIServices which are marked as unavailable broken down by APIService name.")?;
+        for service in services {
+            let conditions = service["status"]["conditions"].as_array().into_iter().flatten();
+            let mut available = conditions.filter(|condition| condition["type"] == "Available");
+            let lacking = u8::from(available.all(|condition| condition["status"] != "True"));
+            let name = service["metadata"]["name"].as_str().unwrap_or("");
+            writeln!(out, "aggregator_unavailable_apiservice{{name=\"{name}\"}} {lacking}")?;
         }
         writeln!(out, "# HELP etcd_debugging_mvcc_current_revision The current revision of store.")?;
         writeln!(out, "# TYPE etcd_debugging_mvcc_current_revision gauge")?;
@@ -206,6 +246,10 @@ impl Metrics {
             writeln!(out, "# HELP process_virtual_memory_bytes Virtual memory size in bytes.")?;
             writeln!(out, "# TYPE process_virtual_memory_bytes gauge")?;
             writeln!(out, "process_virtual_memory_bytes {virtual_bytes}")?;
+        }
+        if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
+            head(out, "process_open_fds", "gauge", "Number of open file descriptors.")?;
+            writeln!(out, "process_open_fds {}", files.count())?;
         }
         if let Some(seconds) = cpu_seconds() {
             writeln!(out, "# HELP process_cpu_seconds_total Total user and system CPU time spent in seconds.")?;

@@ -30,9 +30,8 @@ impl Shape {
         let mut out = BytesMut::with_capacity(entry.served_len() + 128);
         if self.protobuf {
             self.write_object(&mut out, entry, revision);
-            let text = String::from_utf8_lossy(&out);
             let (version, name, definition) = self.type_of(kind);
-            let message = protobuf::encode_text(&version, name, &text, definition);
+            let message = protobuf::encode_text(&version, name, &api::json::text(&out), definition);
             return protobuf::encode_watch_event(event_type.name(), &message).into();
         }
         out.extend_from_slice(b"{\"type\":\"");
@@ -74,7 +73,7 @@ impl Shape {
         for entry in entries {
             item.clear();
             self.write_item(&mut item, entry);
-            list.add(&String::from_utf8_lossy(&item), definition);
+            list.add(&api::json::text(&item), definition);
         }
         list.finish(&version, &format!("{name}List"), metadata).into_iter().map(Bytes::from).collect()
     }

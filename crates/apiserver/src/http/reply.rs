@@ -145,7 +145,7 @@ fn render(reply: Reply, form: &Form) -> Result<Response<Body>, RequestError> {
             Ok(with_body(code, "application/json", bytes.freeze(), form))
         }
         Content::Object { kind, definition, json } if output == PROTOBUF && definition == kind.definition => {
-            let text = String::from_utf8_lossy(&json);
+            let text = api::json::text(&json);
             let bytes = api::protobuf::encode_text(&api_version(kind), kind.kind, &text, find(definition)?);
             Ok(with_body(code, output.media.content_type(), bytes.into(), form))
         }

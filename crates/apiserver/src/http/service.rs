@@ -125,7 +125,8 @@ pub async fn handle(server: Arc<ApiServer>, request: Request<Incoming>, caller: 
     if let Some(record) = trail.record {
         response = record.finish(response, long_running, panicked).await;
     }
-    server.metrics.observe(labels, response.status(), started.elapsed());
+    let size = http_body::Body::size_hint(response.body()).exact();
+    server.metrics.observe(labels, response.status(), started.elapsed(), size);
     match running {
         Some(running) => response.map(|body| body.holding(running)),
         None => response,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{TestServer, config_map, send};
+use crate::harness::{TestServer, config_map, pod, send};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
@@ -105,4 +105,51 @@ async fn service_account_tokens() {
     assert!(review(&token).await.get("authenticated").is_none());
     let keys = server.get("/openid/v1/jwks").await.expect(200);
     assert_eq!(keys["keys"][0]["alg"], "ES256");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_asks_for_the_tokens_of_its_pods_alone() {
+    let server = TestServer::start().await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "a"}});
+    server.post("/api/v1/namespaces/default/serviceaccounts", account).await.expect(201);
+    let mut uids = Vec::new();
+    for (name, node) in [("p", "n1"), ("q", "n2")] {
+        let mut pod = pod(name);
+        pod["spec"]["serviceAccountName"] = "a".into();
+        pod["spec"]["nodeName"] = node.into();
+        pod["spec"]["volumes"] = json!([{"name": "t", "projected": {"sources": [
+            {"serviceAccountToken": {"path": "token", "audience": "vault"}}]}}]);
+        let made = server.post("/api/v1/namespaces/default/pods", pod).await.expect(201);
+        uids.push(made["metadata"]["uid"].as_str().expect("a uid").to_owned());
+    }
+    let node = server.service("system:node:n1", &["system:nodes"]);
+    let check = async |bound: Value, audiences: &[&str], expected: &str| {
+        let request = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": {"audiences": audiences, "expirationSeconds": 3600, "boundObjectRef": bound},
+        });
+        let path = "POST /api/v1/namespaces/default/serviceaccounts/a/token";
+        let answer = send(node.clone(), path, "content-type: application/json", request.to_string()).await;
+        let message = if answer.code == 201 { String::new() } else { answer.message() };
+        assert!(message.ends_with(expected) && message.is_empty() == expected.is_empty(), "{message}");
+    };
+    let bound = |name: &str, uid: &str| json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid});
+    check(bound("p", &uids[0]), &["vault"], "").await;
+    check(bound("p", &uids[0]), &[], "").await; // The volume that every pod gets.
+    check(
+        bound("p", &uids[0]),
+        &["bank"],
+        "audience \"bank\" not found in pod spec volume, system:node:n1 is not authorized to request tokens for this audience",
+    )
+    .await;
+    check(bound("p", &uids[0]), &["vault", "bank"], "node may only request 0 or 1 audiences").await;
+    check(Value::Null, &["vault"], "node requested token not bound to a pod").await;
+    check(bound("p", ""), &["vault"], "node requested token with a pod binding without a uid").await;
+    check(
+        bound("p", "other"),
+        &["vault"],
+        "the UID in the bound object reference (other) does not match the UID in record. The object might have been deleted and then recreated",
+    )
+    .await;
+    check(bound("q", &uids[1]), &["vault"], "node requested token bound to a pod scheduled on a different node").await;
 }

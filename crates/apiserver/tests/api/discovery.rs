@@ -62,8 +62,48 @@ async fn health_and_metrics() {
     let text = String::from_utf8_lossy(&verbose.bytes).into_owned();
     assert!(text.starts_with("[+]ping ok\n") && text.ends_with("readyz check passed\n"), "{text}");
     server.get("/readyz/nonsense").await.expect(404);
+}
+
+/// By what dashboards and alerts look at an API server.
+#[tokio::test]
+async fn dashboards_find_their_metrics() {
+    let server = TestServer::start().await;
+    server.post("/api/v1/namespaces/default/configmaps", crate::harness::config_map("a")).await.expect(201);
+    server.get("/api/v1/namespaces/default/configmaps").await.expect(200);
+    server.get("/api/v1/namespaces/default/endpoints").await.expect(200);
     let metrics = server.get("/metrics").await;
-    assert!(String::from_utf8_lossy(&metrics.bytes).contains("apiserver_request_total{"));
+    let text = String::from_utf8_lossy(&metrics.bytes).into_owned();
+    for sample in [
+        r#"aggregator_unavailable_apiservice{name="v1.apps"} 0"#,
+        r#"apiserver_admission_controller_admission_duration_seconds_count{name="NamespaceLifecycle",operation="CREATE",rejected="false",type="validate"} 1"#,
+        r#"apiserver_admission_step_admission_duration_seconds_bucket{operation="CREATE",rejected="false",type="admit",le="0.1"}"#,
+        r#"apiserver_current_inflight_requests{request_kind="mutating"}"#,
+        "apiserver_flowcontrol_current_inqueue_requests{",
+        "# TYPE apiserver_flowcontrol_request_wait_duration_seconds histogram",
+        "apiserver_longrunning_requests",
+        r#"apiserver_request_duration_seconds_bucket{component="apiserver",dry_run="",group="",resource="configmaps",scope="namespace",subresource="",verb="LIST",version="v1",le="0.4"}"#,
+        r#"apiserver_request_sli_duration_seconds_bucket{component="apiserver",group="",resource="configmaps",scope="namespace",subresource="",verb="POST",version="v1",le="30"}"#,
+        r#"apiserver_request_total{code="201",component="apiserver",dry_run="",group="",resource="configmaps",scope="namespace",subresource="",verb="POST",version="v1"} 1"#,
+        r#"apiserver_requested_deprecated_apis{group="",removed_release="",resource="endpoints",subresource="",version="v1"} 1"#,
+        r#"apiserver_resource_objects{group="",resource="configmaps"}"#,
+        r#"apiserver_response_sizes_count{component="apiserver",group="",resource="configmaps",scope="namespace",subresource="",verb="LIST",version="v1"} 1"#,
+        r#"apiserver_storage_objects{resource="configmaps"}"#,
+        r#"etcd_request_duration_seconds_bucket{group="",operation="create",resource="configmaps",le="0.005"}"#,
+        "etcd_requests_total{",
+        "kubernetes_build_info{",
+        "process_cpu_seconds_total ",
+        "process_open_fds ",
+        "process_resident_memory_bytes ",
+        "process_start_time_seconds ",
+    ] {
+        assert!(text.lines().any(|line| line.starts_with(sample)), "{sample} in\n{text}");
+    }
+    // Each name is introduced once, as parsers insist.
+    let mut names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count);
 }
 
 #[tokio::test]
