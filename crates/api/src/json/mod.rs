@@ -10,6 +10,7 @@ mod scan;
 mod time;
 mod zero;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::Value;
@@ -98,9 +99,17 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
+/// Bytes as text. Go, too, replaces what is no UTF-8; to ask first whether something is takes a fraction of the time.
+pub fn text(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
+}
+
 /// Decodes a body by its definition. Whoever calls decides what strict problems mean.
 pub fn decode(body: &[u8], definition: &'static Definition) -> Result<Decoded, DecodeError> {
-    let text = String::from_utf8_lossy(body); // Go, too, replaces what is no UTF-8.
+    let text = text(body);
     let (value, strict_problems) = decode::decode(&text, definition)?;
     Ok(Decoded {
         value,
@@ -110,7 +119,7 @@ pub fn decode(body: &[u8], definition: &'static Definition) -> Result<Decoded, D
 
 /// Decodes JSON that has no schema, such as a patch or a custom resource; duplicate fields are named.
 pub fn decode_untyped(body: &[u8]) -> Result<Decoded, DecodeError> {
-    let text = String::from_utf8_lossy(body);
+    let text = text(body);
     let (value, strict_problems) = decode::decode_untyped(&text)?;
     Ok(Decoded {
         value,
@@ -131,7 +140,7 @@ pub fn normalise(
 
 /// `apiVersion` and `kind` of a body, without decoding the rest.
 pub fn type_meta(body: &[u8]) -> Result<(String, String), DecodeError> {
-    decode::type_meta(&String::from_utf8_lossy(body))
+    decode::type_meta(&text(body))
 }
 
 /// Compact JSON.

@@ -94,11 +94,11 @@ impl<'a> Node<'a> for Text<'a> {
     type Items = std::vec::IntoIter<Text<'a>>;
 
     fn is_null(self) -> bool {
-        self.0 == "null"
+        self.0.as_bytes().first() == Some(&b'n')
     }
 
     fn is_text(self) -> bool {
-        self.0.starts_with('"')
+        self.0.as_bytes().first() == Some(&b'"')
     }
 
     fn boolean(self) -> Option<bool> {
@@ -114,7 +114,7 @@ impl<'a> Node<'a> for Text<'a> {
     }
 
     fn text(self) -> Option<Cow<'a, str>> {
-        let inner = self.0.strip_prefix('"')?.strip_suffix('"')?;
+        let inner = self.inside(b'"', b'"')?;
         if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
             return Some(inner.into());
         }
@@ -122,32 +122,39 @@ impl<'a> Node<'a> for Text<'a> {
     }
 
     fn items(self) -> Option<Self::Items> {
-        let inside = self.0.strip_prefix('[')?.strip_suffix(']')?;
+        let mut rest = self.inside(b'[', b']')?;
         let mut items = Vec::new();
-        let mut rest = inside;
         while !rest.is_empty() {
             let (item, after) = rest.split_at(value_end(rest));
             items.push(Text(item));
-            rest = after.strip_prefix(',').unwrap_or("");
+            rest = after.get(1..).unwrap_or(""); // A comma.
         }
         Some(items.into_iter())
     }
 
     fn members(self) -> Option<Self::Members> {
-        let mut rest = self.0.strip_prefix('{')?.strip_suffix('}')?;
+        let mut rest = self.inside(b'{', b'}')?;
         let mut members = Vec::with_capacity(8);
         while !rest.is_empty() {
             let (name, after) = rest.split_at(value_end(rest));
-            let Some(after) = after.strip_prefix(':') else { break };
+            let Some(after) = after.get(1..) else { break }; // A colon.
             let (value, after) = after.split_at(value_end(after));
             members.push((name, Text(value)));
-            rest = after.strip_prefix(',').unwrap_or("");
+            rest = after.get(1..).unwrap_or("");
         }
         Some(TextMembers(members))
     }
 
     fn json(self) -> Cow<'a, str> {
         self.0.into()
+    }
+}
+
+impl<'a> Text<'a> {
+    fn inside(self, open: u8, close: u8) -> Option<&'a str> {
+        let bytes = self.0.as_bytes();
+        let whole = bytes.len() >= 2 && bytes[0] == open && bytes[bytes.len() - 1] == close;
+        if whole { self.0.get(1..bytes.len() - 1) } else { None }
     }
 }
 
@@ -161,8 +168,9 @@ impl<'a> Members<'a, Text<'a>> for TextMembers<'a> {
 
     fn get(&self, name: &str) -> Option<Text<'a>> {
         // No field of the API has a name that JSON escapes.
-        let is_it = |quoted: &str| quoted.len() == name.len() + 2 && &quoted.as_bytes()[1..=name.len()] == name.as_bytes();
-        self.0.iter().find(|(quoted, _)| is_it(quoted)).map(|(_, value)| *value)
+        let name = name.as_bytes();
+        let is_it = |quoted: &[u8]| quoted.len() == name.len() + 2 && quoted.get(1) == name.first() && &quoted[1..=name.len()] == name;
+        self.0.iter().find(|(quoted, _)| is_it(quoted.as_bytes())).map(|(_, value)| *value)
     }
 
     fn each(&self, mut each: impl FnMut(Cow<'a, str>, Text<'a>)) {
