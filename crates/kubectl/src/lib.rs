@@ -78,7 +78,11 @@ async fn run(args: Vec<String>, mut streams: Streams, environment: Environment, 
             if let Some(code) = commands::plugin::try_plugin(&args, &environment) {
                 return code;
             }
-            let _ = writeln!(streams.err, "{}", error.message());
+            let early = args.first().filter(|word| word.starts_with('-') && error.message().starts_with("error: unknown command"));
+            let _ = match early {
+                Some(flag) => writeln!(streams.err, "Error: flags cannot be placed before plugin name: {flag}"),
+                None => writeln!(streams.err, "{}", error.message()),
+            };
             return 1;
         }
     };

@@ -35,7 +35,14 @@ fn list(session: &Session, name_only: bool) -> Result {
             continue;
         }
         seen_directories.push(directory.clone());
-        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+        let entries = match std::fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) => {
+                let (shown, why) = (directory.display().to_string(), crate::kubeconfig::go_io(&error));
+                session.complain(format!("Unable to read directory {shown:?} from your PATH: open {shown}: {why}. Skipping..."));
+                continue;
+            }
+        };
         let mut names: Vec<PathBuf> = entries.filter_map(std::result::Result::ok).map(|entry| entry.path()).collect();
         names.sort();
         let is_plugin = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kubectl-"));
@@ -65,18 +72,14 @@ fn list(session: &Session, name_only: bool) -> Result {
 /// Why a plugin would not be run, or not this one.
 fn problems(path: &Path, name: &str, before: &[PathBuf]) -> Vec<String> {
     let mut found = Vec::new();
-    let words: Vec<String> = name.split('-').skip(1).map(|word| word.replace('_', "-")).collect();
-    let mut command = &super::ROOT;
-    let mut matched = 0;
-    for word in &words {
-        match command.subcommands.iter().find(|sub| sub.name == word || sub.aliases.contains(&word.as_str())) {
-            Some(sub) => command = sub,
-            None => break,
-        }
-        matched += 1;
+    let (mut command, mut path_of_command) = (&super::ROOT, "kubectl".to_owned());
+    for word in name.split('-').skip(1) {
+        let Some(sub) = command.subcommands.iter().find(|sub| sub.name == word || sub.aliases.contains(&word)) else { break };
+        command = sub;
+        path_of_command = format!("{path_of_command} {}", sub.name);
     }
-    if matched > 0 && matched == words.len() {
-        found.push(format!("{name} overwrites existing command: {:?}", format!("kubectl {}", words.join(" "))));
+    if path_of_command != "kubectl" {
+        found.push(format!("{name} overwrites existing command: {path_of_command:?}"));
     }
     if !is_executable(path) {
         found.push(format!("{} identified as a kubectl plugin, but it is not executable", path.display()));
