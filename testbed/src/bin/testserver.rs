@@ -88,7 +88,7 @@ async fn http(port: u16, state: State) -> std::io::Result<()> {
     let listener = TcpListener::bind(("::", port)).await?;
     let state = Arc::new(state);
     loop {
-        let (stream, peer) = listener.accept().await?;
+        let (stream, peer) = accept(&listener).await;
         let state = state.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| {
@@ -98,6 +98,16 @@ async fn http(port: u16, state: State) -> std::io::Result<()> {
             // A client that goes away is no failure.
             let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
         });
+    }
+}
+
+/// With more connections than it may have open files it lets further ones wait, and does not end.
+async fn accept(listener: &TcpListener) -> (tokio::net::TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
     }
 }
 
@@ -222,7 +232,7 @@ fn serving() -> Response<Body> {
 async fn tcp(port: u16) -> std::io::Result<()> {
     let listener = TcpListener::bind(("::", port)).await?;
     loop {
-        let (mut stream, _) = listener.accept().await?;
+        let (mut stream, _) = accept(&listener).await;
         // Whoever hangs up early misses the name.
         let _ = stream.write_all(hostname().as_bytes()).await;
     }

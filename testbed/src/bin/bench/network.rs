@@ -69,10 +69,11 @@ fn answers(address: SocketAddr) -> Outcome<()> {
 /// One after another, direct and through the Service by turns, so that noise meets both.
 fn connections(direct: SocketAddr, through: SocketAddr, beside: &str) -> Outcome<()> {
     let (mut one, mut other) = (Vec::new(), Vec::new());
-    for _ in 0..CONNECTIONS {
+    for number in 0..CONNECTIONS {
         for (address, taken) in [(direct, &mut one), (through, &mut other)] {
             let started = Instant::now();
-            drop(TcpStream::connect(address)?);
+            let connected = TcpStream::connect(address);
+            drop(connected.map_err(|cause| format!("connection {number} to {address}: {cause}"))?);
             taken.push(started.elapsed().as_secs_f64() * 1e6);
         }
     }
