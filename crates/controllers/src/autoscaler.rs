@@ -15,7 +15,7 @@ use std::time::Duration;
 use api::quantity::Quantity;
 use api::selector::LabelSelector;
 use async_trait::async_trait;
-use client::{Change, EventRecorder, EventType, Informer, ObjectKey};
+use client::{Change, EventRecorder, EventType, Informer, ObjectKey, Rest};
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{
     HPAScalingRules, HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition, HorizontalPodAutoscalerSpec,
@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::discovery::discover;
+use crate::discovery::{Resource, discover_group};
 use crate::failure::{Failure, error_text};
 use crate::owners::{self, group_of};
 use crate::runner::{Controller, Next, Queue};
@@ -84,7 +84,6 @@ impl Round {
 struct TargetScale {
     path: String,
     body: Value,
-    kinds: Vec<crate::discovery::Resource>,
 }
 
 impl TargetScale {
@@ -116,12 +115,10 @@ impl HorizontalAutoscaler {
     async fn target(&self, namespace: &str, spec: &HorizontalPodAutoscalerSpec) -> Result<TargetScale, String> {
         let target = &spec.scale_target_ref;
         let group = group_of(target.api_version.as_deref().unwrap_or_default());
-        let kinds = discover(&self.context.rest).await.map_err(|error| error_text(&error))?.resources;
-        let resource = kinds.iter().find(|resource| resource.group == group && resource.kind == target.kind);
-        let resource = resource.ok_or_else(|| format!("no matches for kind \"{}\" in group \"{group}\"", target.kind))?;
+        let resource = resource_of(&self.context.rest, group, &target.kind).await?;
         let path = format!("{}/{}/scale", resource.path(Some(namespace)), target.name);
         let body = self.context.rest.get_at(path.clone()).await.map_err(|error| error_text(&error))?;
-        Ok(TargetScale { path, body, kinds })
+        Ok(TargetScale { path, body })
     }
 
     /// The size to have and why, or `None` when it cannot be said.
@@ -168,7 +165,6 @@ impl HorizontalAutoscaler {
             current: target.replicas(),
             existing: target.existing(),
             tolerance: tolerance(spec),
-            kinds: &target.kinds,
             now: round.now,
         };
         let (mut best, mut statuses, mut unknown): (Option<(i32, String)>, Vec<_>, Option<metrics::Unknown>) = (None, Vec::new(), None);
@@ -289,6 +285,13 @@ impl Controller for HorizontalAutoscaler {
         outcome?;
         Ok(Next::After(PERIOD))
     }
+}
+
+/// How objects of a kind are reached, in the version that its group prefers.
+async fn resource_of(rest: &Rest, group: &str, kind: &str) -> Result<Resource, String> {
+    let served = discover_group(rest, group).await.map_err(|error| error_text(&error))?;
+    let found = served.into_iter().find(|resource| resource.kind == kind);
+    found.ok_or_else(|| format!("no matches for kind \"{kind}\" in group \"{group}\""))
 }
 
 fn tolerance(spec: &HorizontalPodAutoscalerSpec) -> Tolerance {

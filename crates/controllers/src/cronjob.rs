@@ -65,6 +65,9 @@ impl CronJobs {
             self.delete(cron_job, job).await?;
         }
         if let Some((at, job)) = plan.create {
+            if !owners::still_there(&self.context, cron_job).await? {
+                return Ok(Next::Settled);
+            }
             let name = job.metadata.name.clone().unwrap_or_default();
             let created = match self.context.create(&job).await {
                 Ok(created) => {

@@ -75,6 +75,9 @@ impl DaemonSets {
     }
 
     async fn act(&self, set: &DaemonSet, plan: &Plan, revision: &ControllerRevision) -> Result<Next, Failure> {
+        if !plan.create.is_empty() && !owners::still_there(&self.context, set).await? {
+            return Ok(Next::Settled);
+        }
         let about = client::object_ref(set);
         let mut next = plan.next;
         let mut doomed: Vec<Arc<Pod>> = plan.delete.clone();

@@ -55,6 +55,9 @@ impl Deployments {
         for step in plan.steps {
             match step {
                 Step::Create(set) => {
+                    if !owners::still_there(&self.context, deployment).await? {
+                        return Ok(Next::Settled);
+                    }
                     let name = set.metadata.name.clone().unwrap_or_default();
                     match self.context.create(&set).await {
                         Ok(created) => {

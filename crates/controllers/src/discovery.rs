@@ -5,6 +5,8 @@
 use client::Rest;
 use serde::Deserialize;
 
+use crate::failure::ignore_not_found;
+
 /// One kind of object as it is reached over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Resource {
@@ -88,20 +90,38 @@ pub(crate) async fn discover(rest: &Rest) -> Result<Discovered, kube::Error> {
     found.add("", "v1", core);
     let groups: Groups = rest.get_at("/apis".into()).await?;
     for group in groups.groups {
+        found.add_group(rest, group).await;
+    }
+    Ok(found)
+}
+
+/// What one group serves; nothing where there is no such group.
+pub(crate) async fn discover_group(rest: &Rest, group: &str) -> Result<Vec<Resource>, kube::Error> {
+    let mut found = Discovered::default();
+    if group.is_empty() {
+        found.add("", "v1", rest.get_at("/api/v1".into()).await?);
+    } else if let Some(group) = ignore_not_found(rest.get_at(format!("/apis/{group}")).await)? {
+        found.add_group(rest, group).await;
+    }
+    match found.failures.into_iter().next() {
+        Some((_, error)) if found.resources.is_empty() => Err(error),
+        _ => Ok(found.resources),
+    }
+}
+
+impl Discovered {
+    async fn add_group(&mut self, rest: &Rest, group: Group) {
         let preferred = group.preferred_version.as_ref().map(|version| version.version.clone());
         let mut versions = group.versions;
         versions.sort_by_key(|version| Some(&version.version) != preferred.as_ref());
         for version in versions {
             match rest.get_at::<Resources>(format!("/apis/{}", version.group_version)).await {
-                Ok(resources) => found.add(&group.name, &version.version, resources),
-                Err(error) => found.failures.push((version.group_version, error)),
+                Ok(resources) => self.add(&group.name, &version.version, resources),
+                Err(error) => self.failures.push((version.group_version, error)),
             }
         }
     }
-    Ok(found)
-}
 
-impl Discovered {
     fn add(&mut self, group: &str, version: &str, served: Resources) {
         for resource in served.resources {
             let known = self.resources.iter().any(|known| known.group == group && known.name == resource.name);

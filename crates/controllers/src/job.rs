@@ -122,6 +122,9 @@ impl Jobs {
     }
 
     async fn act(&self, job: &Job, plan: &Plan) -> Result<Acted, Failure> {
+        if !plan.create.is_empty() && !owners::still_there(&self.context, job).await? {
+            return Ok(Acted::InVain);
+        }
         let about = client::object_ref(job);
         let deleted = pods::delete_all(&self.context, &self.recorder, &about, &plan.delete).await;
         let created = pods::create_slow_start(&self.context, &self.recorder, &about, plan.create.clone()).await;

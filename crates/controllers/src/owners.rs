@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use serde_json::json;
 
 use crate::context::{Context, Object};
-use crate::failure::Failure;
+use crate::failure::{Failure, ignore_not_found};
 use crate::runner::Queue;
 
 /// The index of objects without controller, by namespace.
@@ -155,10 +155,11 @@ pub(crate) fn matches(selector: &LabelSelector, metadata: &ObjectMeta) -> bool {
     selector.matches(metadata.labels.as_ref().unwrap_or(&NONE))
 }
 
-/// Asks the server, not the cache: a stale owner must not adopt for its dead self.
-async fn still_there<O: Object>(context: &Context, owner: &O) -> Result<bool, Failure> {
-    let fresh: O = context.rest.get(&ObjectKey::of(owner.meta())).await?;
-    Ok(fresh.meta().uid == owner.meta().uid && fresh.meta().deletion_timestamp.is_none())
+/// Asks the server, not the cache: a stale owner must neither adopt nor make anything for its dead self. What is made
+/// for the dead the garbage collector takes away at once, and so on for as long as the cache is late.
+pub(crate) async fn still_there<O: Object>(context: &Context, owner: &O) -> Result<bool, Failure> {
+    let fresh = ignore_not_found(context.rest.get::<O>(&ObjectKey::of(owner.meta())).await)?;
+    Ok(fresh.is_some_and(|fresh| fresh.meta().uid == owner.meta().uid && fresh.meta().deletion_timestamp.is_none()))
 }
 
 async fn adopt<K: Object, O: Object>(context: &Context, owner: &O, object: &K) -> Result<Option<K>, Failure> {

@@ -75,6 +75,9 @@ impl<K: Object + Set + Kind> ReplicaSetController<K> {
             let crowding = LazyCell::new(|| ranking::Crowding::of(&self.crowd(set)));
             decide(&Observed { set, pods: &owned }, now, &|pod| crowding.of_pod(pod))
         };
+        if plan.create > 0 && !owners::still_there(&self.context, set).await? {
+            return Ok(Next::Settled);
+        }
         let failure = self.act(set, &plan).await;
         plan.status.conditions = failure_condition(set.status().conditions, failure.as_ref(), now);
         if plan.status != set.status() {

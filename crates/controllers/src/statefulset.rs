@@ -56,6 +56,9 @@ impl StatefulSets {
         let set_name = set.metadata.name.as_deref().unwrap_or_default();
         match step {
             Step::Create(pod) => {
+                if !owners::still_there(&self.context, set).await? {
+                    return Ok(());
+                }
                 let name = pod.metadata.name.clone().unwrap_or_default();
                 self.create_claims(set, &pod).await?;
                 match self.context.create(&*pod).await {

@@ -33,7 +33,7 @@ use crate::leaders::Leaders;
 const NOTICED_AFTER: Duration = Duration::from_millis(500);
 
 /// Of a whole run; a mixed workload sends some ten thousand.
-const REQUESTS_MAX: u64 = 300_000;
+const REQUESTS_MAX: u64 = 150_000;
 
 type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
 

@@ -14,8 +14,8 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
 
 use super::replicas::{self, PodsMetric, Target, Tolerance};
+use super::resource_of;
 use super::sources::{Sources, go_selector};
-use crate::discovery::Resource;
 use crate::owners::group_of;
 
 pub(super) struct Scaled<'a> {
@@ -27,7 +27,6 @@ pub(super) struct Scaled<'a> {
     pub current: i32,
     pub existing: i32,
     pub tolerance: Tolerance,
-    pub kinds: &'a [Resource],
     pub now: Timestamp,
 }
 
@@ -173,10 +172,9 @@ async fn pods_metric(sources: &Sources<'_>, scaled: &Scaled<'_>, source: &PodsMe
 async fn object(sources: &Sources<'_>, scaled: &Scaled<'_>, source: &ObjectMetricSource) -> Result<Proposal, String> {
     let (described, metric) = (&source.described_object, &source.metric);
     let group = group_of(described.api_version.as_deref().unwrap_or_default());
-    let resource = scaled.kinds.iter().find(|resource| resource.group == group && resource.kind == described.kind);
-    let resource = resource.ok_or_else(|| format!("no matches for kind \"{}\" in group \"{group}\"", described.kind))?;
+    let resource = resource_of(sources.rest, group, &described.kind).await?;
     let averaged = source.target.value.is_none();
-    let value = sources.of_object(resource, &described.name, metric).await?;
+    let value = sources.of_object(&resource, &described.name, metric).await?;
     let (replicas, current) = whole(scaled, value, &source.target, "object")?;
     let status = MetricStatus {
         type_: "Object".into(),

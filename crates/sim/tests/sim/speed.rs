@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use api::clock::Clock;
 use apiserver::ApiServer;
-use client::{Change, EventRecorder, Informers, Rest};
+use client::{Change, EventRecorder, Informers, Patch, Rest};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use scheduler::{Scheduler, SchedulerConfig};
@@ -45,6 +45,15 @@ fn measure(what: &str, nodes: usize, pods: usize, spec: Value) {
             }}, "status": {"allocatable": {"cpu": "4", "memory": "32Gi", "pods": "110"}, "capacity": {"cpu": "4", "memory": "32Gi", "pods": "110"}}})
         })
         .await;
+        // Admission takes new nodes for not ready, and there is no controller here that would let pods in.
+        futures::stream::iter(0..nodes)
+            .for_each_concurrent(CREATORS, |index| {
+                let (rest, open) = (rest.clone(), Patch::Merge(json!({"spec": {"taints": null}})));
+                async move {
+                    rest.patch_at::<Value>(format!("/api/v1/nodes/node-{index}"), &open).await.expect("is opened");
+                }
+            })
+            .await;
         let client = client::in_process_as(server.in_process("system:kube-scheduler", &[]), "kube-scheduler");
         let informers = Informers::new(client.clone(), cancel.clone());
         let recorder = EventRecorder::new(client.clone(), clock.clone(), "default-scheduler", "");
