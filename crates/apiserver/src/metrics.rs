@@ -115,7 +115,7 @@ impl Metrics {
         LongRunning { labels, all: self.long_running.clone() }
     }
 
-    /// `size`: of the answer, where it is known before it is sent.
+    /// `size`: of the answer, where it is known before it is sent. Lists are copied out while they are sent.
     pub fn observe(&self, labels: Labels, code: StatusCode, elapsed: Duration, size: Option<u64>) {
         let mut all = self.series.lock();
         let series = all.entry(labels).or_insert_with(|| Series {

@@ -17,8 +17,8 @@ use super::frames::Shape;
 
 /// More watchers of a kind than this are a crowd.
 const CROWD: usize = 100;
-/// About what a round costs for each: so long passes between rounds, and the crowd leaves time for others.
-const EACH: Duration = Duration::from_micros(20);
+/// So long passes between rounds for each of the crowd: a few times what a round costs, so that others have time.
+const EACH: Duration = Duration::from_micros(50);
 const BETWEEN_MAX: Duration = Duration::from_millis(100);
 /// What was written down last; those who are in step want the newest or the one before.
 const PIECES: usize = 4;

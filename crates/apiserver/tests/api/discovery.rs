@@ -70,6 +70,7 @@ async fn dashboards_find_their_metrics() {
     let server = TestServer::start().await;
     server.post("/api/v1/namespaces/default/configmaps", crate::harness::config_map("a")).await.expect(201);
     server.get("/api/v1/namespaces/default/configmaps").await.expect(200);
+    server.get("/api/v1/namespaces/default/configmaps/a").await.expect(200);
     server.get("/api/v1/namespaces/default/endpoints").await.expect(200);
     let metrics = server.get("/metrics").await;
     let text = String::from_utf8_lossy(&metrics.bytes).into_owned();
@@ -80,13 +81,13 @@ async fn dashboards_find_their_metrics() {
         r#"apiserver_current_inflight_requests{request_kind="mutating"}"#,
         "apiserver_flowcontrol_current_inqueue_requests{",
         "# TYPE apiserver_flowcontrol_request_wait_duration_seconds histogram",
-        "apiserver_longrunning_requests",
+        "# TYPE apiserver_longrunning_requests gauge",
         r#"apiserver_request_duration_seconds_bucket{component="apiserver",dry_run="",group="",resource="configmaps",scope="namespace",subresource="",verb="LIST",version="v1",le="0.4"}"#,
         r#"apiserver_request_sli_duration_seconds_bucket{component="apiserver",group="",resource="configmaps",scope="namespace",subresource="",verb="POST",version="v1",le="30"}"#,
         r#"apiserver_request_total{code="201",component="apiserver",dry_run="",group="",resource="configmaps",scope="namespace",subresource="",verb="POST",version="v1"} 1"#,
         r#"apiserver_requested_deprecated_apis{group="",removed_release="",resource="endpoints",subresource="",version="v1"} 1"#,
         r#"apiserver_resource_objects{group="",resource="configmaps"}"#,
-        r#"apiserver_response_sizes_count{component="apiserver",group="",resource="configmaps",scope="namespace",subresource="",verb="LIST",version="v1"} 1"#,
+        r#"apiserver_response_sizes_count{component="apiserver",group="",resource="configmaps",scope="resource",subresource="",verb="GET",version="v1"} 1"#,
         r#"apiserver_storage_objects{resource="configmaps"}"#,
         r#"etcd_request_duration_seconds_bucket{group="",operation="create",resource="configmaps",le="0.005"}"#,
         "etcd_requests_total{",

@@ -27,6 +27,8 @@ pub fn default_pod_only(spec: &mut Object) {
 }
 
 pub fn default_pod_spec(spec: &mut Object) {
+    // An alpha field of the original, dropped while its feature is off.
+    spec.remove("workloadRef");
     default_text(spec, "dnsPolicy", "ClusterFirst");
     default_text(spec, "restartPolicy", "Always");
     default(spec, "securityContext", json!({}));

@@ -52,9 +52,14 @@ const NOT_SET: &[(&str, &str)] = &[
     ("ObjectMeta.deletionGracePeriodSeconds", "set by a deletion"),
     ("ObjectMeta.deletionTimestamp", "set by a deletion"),
     ("ObjectMeta.selfLink", "no longer served"),
+    ("PodSpec.workloadRef", ALPHA),
     ("Secret.stringData", "only written"),
-    ("TypedObjectReference.namespace", "an alpha feature, off by default"),
+    ("TypedObjectReference.namespace", ALPHA),
+    ("WorkloadReference.name", ALPHA),
+    ("WorkloadReference.podGroup", ALPHA),
+    ("WorkloadReference.podGroupReplicaKey", ALPHA),
 ];
+const ALPHA: &str = "an alpha feature, off by default";
 const REQUESTER: &str = "the server notes who asks";
 const DYNAMIC_CONFIG: &str = "dynamic configuration of kubelets is gone";
 const EPHEMERAL: &str = "ephemeral containers may not have it";
