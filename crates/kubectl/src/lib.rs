@@ -95,6 +95,9 @@ async fn run(args: Vec<String>, mut streams: Streams, environment: Environment, 
     if let Some(client) = client {
         session = session.with_client(client);
     }
+    if let Some(why) = profile(&session.globals) {
+        return finish(&session, Err(Error::Message(why)));
+    }
     let outcome = if parsed.is_set("help") || command.run.is_none() {
         if let (Some(word), false) = (parsed.args.first(), parsed.is_set("help")) {
             Err(Error::Message(format!("unknown command {word:?} for {:?}", session.path)))
@@ -106,6 +109,15 @@ async fn run(args: Vec<String>, mut streams: Streams, environment: Environment, 
         work(&session, &parsed).await
     };
     finish(&session, outcome)
+}
+
+/// Why no profile will be recorded, if one is wanted.
+fn profile(parsed: &flags::Parsed) -> Option<String> {
+    match parsed.text("profile") {
+        "none" | "" => None,
+        known @ ("cpu" | "heap" | "goroutine" | "threadcreate" | "block" | "mutex" | "trace") => Some(format!("--profile={known} is not supported")),
+        unknown => Some(format!("unknown profile '{unknown}'")),
+    }
 }
 
 /// A command that is to explain itself.
@@ -123,7 +135,7 @@ fn alone(session: &Session, command: &command::Command, asked: bool) -> Result {
 }
 
 fn finish(session: &Session, outcome: Result) -> u8 {
-    let outcome = outcome.and_then(|()| session.flush());
+    let outcome = outcome.and_then(|()| session.flush()).and_then(|()| session.check_warnings());
     match outcome {
         Ok(()) if session.failed() => 1,
         Ok(()) => 0,

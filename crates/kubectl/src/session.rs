@@ -108,6 +108,8 @@ pub struct Selected {
     /// Names of the kubeconfig's entries.
     cluster: String,
     user: String,
+    /// Whether a UID is impersonated.
+    uid: bool,
     config: Value,
 }
 
@@ -141,6 +143,10 @@ impl Selected {
                     problems.push(format!("{missing} must be specified for {name} to use exec authentication plugin"));
                 }
             }
+        }
+        let groups = user.get("as-groups").and_then(Value::as_array).is_some_and(|groups| !groups.is_empty());
+        if !has("as") && (groups || self.uid) {
+            problems.push(format!("requesting uid, groups or user-extra for {name} without impersonating a user"));
         }
         let basic = has("username") || has("password");
         if has("token") && basic {
@@ -228,6 +234,16 @@ impl Session {
 
     pub fn failed(&self) -> bool {
         self.failure.get()
+    }
+
+    /// Warnings where they are to count as errors.
+    pub fn check_warnings(&self) -> Result {
+        match self.warned.borrow().len() {
+            1.. if !self.globals.is_set("warnings-as-errors") => Ok(()),
+            0 => Ok(()),
+            1 => fail!("1 warning received"),
+            count => fail!("{count} warnings received"),
+        }
     }
 
     pub fn flush(&self) -> Result {
@@ -346,7 +362,7 @@ impl Session {
             "clusters": [{"name": "x", "cluster": cluster}],
             "users": [{"name": "x", "user": user}],
         });
-        Ok(Selected { namespace, namespace_given: !given.is_empty(), server, cluster: cluster_name, user: user_name, config })
+        Ok(Selected { namespace, namespace_given: !given.is_empty(), server, cluster: cluster_name, user: user_name, uid: globals.changed("as-uid"), config })
     }
 
     fn override_cluster(&self, cluster: &mut Value) {
@@ -413,8 +429,20 @@ impl Session {
             config.default_retry = false;
             let client = crate::connection::client(config, &selected.proxy_url(), &self.environment)?;
             let _ = self.client.set(client);
+            if self.globals.is_set("match-server-version") {
+                Box::pin(self.check_version()).await?;
+            }
         }
         Ok(self.client.get().expect("set just above"))
+    }
+
+    async fn check_version(&self) -> Result {
+        let server = self.get(crate::rest::Url::new("/version")).await?;
+        let (server, client) = (text(&server, "/gitVersion"), crate::commands::cluster::CLIENT);
+        if server != client {
+            fail!("server version ({server}) differs from client version ({client})");
+        }
+        Ok(())
     }
 
     /// What the server can do, from the cache where that is fresh.
