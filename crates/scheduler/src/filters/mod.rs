@@ -55,17 +55,35 @@ impl Rejection {
 /// All filters in order. `node` may differ from the cluster's by pods added or removed for the sake of argument.
 pub fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Rejection> {
     let pod = cycle.pod;
-    let unless_disabled = |filter: Filter, check: &dyn Fn() -> Result<(), Rejection>| match pod.profile.has(filter) {
-        true => check(),
-        false => Ok(()),
-    };
-    unless_disabled(Filter::NodeUnschedulable, &|| node_unschedulable::check(pod, node))?;
-    unless_disabled(Filter::NodeName, &|| node_name::check(pod, node))?;
-    unless_disabled(Filter::TaintToleration, &|| taint_toleration::check(pod, node))?;
-    unless_disabled(Filter::NodeAffinity, &|| node_affinity::check(pod, node))?;
-    unless_disabled(Filter::NodePorts, &|| node_ports::check(pod, node))?;
-    unless_disabled(Filter::NodeResourcesFit, &|| node_resources::check(pod, node))?;
-    unless_disabled(Filter::Volumes, &|| volumes::check(cycle, node))?;
-    unless_disabled(Filter::PodTopologySpread, &|| topology_spread::check(cycle, node))?;
-    unless_disabled(Filter::InterPodAffinity, &|| pod_affinity::check(cycle, node))
+    // Asked for every node: a profile that takes nothing away is the rule.
+    let all = pod.profile.disabled_filters.is_empty();
+    let runs = |filter: Filter| all || pod.profile.has(filter);
+    if runs(Filter::NodeUnschedulable) {
+        node_unschedulable::check(pod, node)?;
+    }
+    if runs(Filter::NodeName) {
+        node_name::check(pod, node)?;
+    }
+    if runs(Filter::TaintToleration) {
+        taint_toleration::check(pod, node)?;
+    }
+    if runs(Filter::NodeAffinity) {
+        node_affinity::check(pod, node)?;
+    }
+    if runs(Filter::NodePorts) {
+        node_ports::check(pod, node)?;
+    }
+    if runs(Filter::NodeResourcesFit) {
+        node_resources::check(pod, node)?;
+    }
+    if runs(Filter::Volumes) {
+        volumes::check(cycle, node)?;
+    }
+    if runs(Filter::PodTopologySpread) {
+        topology_spread::check(cycle, node)?;
+    }
+    if runs(Filter::InterPodAffinity) {
+        pod_affinity::check(cycle, node)?;
+    }
+    Ok(())
 }
