@@ -43,6 +43,8 @@ pub struct Queue {
     pods: HashMap<String, Entry>,
     ready: BTreeMap<ReadyKey, String>,
     deadlines: BTreeMap<(Instant, u64), String>,
+    /// Those that wait for news, in the order of their uids, so that the same news always has the same effect.
+    waiting: BTreeSet<String>,
     sequence: u64,
 }
 
@@ -140,6 +142,7 @@ impl Queue {
             entry.due = Some(now + backoff(entry.attempts));
             entry.place = Place::Waiting { until, filters };
             self.deadlines.insert(until, uid.to_owned());
+            self.waiting.insert(uid.to_owned());
         }
     }
 
@@ -159,9 +162,8 @@ impl Queue {
             Place::Waiting { filters, .. } => filters.iter().any(|filter| news.helps(*filter)),
             _ => false,
         };
-        // In the order of their uids, so that the same news always has the same effect.
-        let mut uids: Vec<String> = self.pods.iter().filter(|(_, entry)| helped(entry)).map(|(uid, _)| uid.clone()).collect();
-        uids.sort();
+        let is_helped = |uid: &&String| self.pods.get(*uid).is_some_and(helped);
+        let uids: Vec<String> = self.waiting.iter().filter(is_helped).cloned().collect();
         for uid in uids {
             self.make_ready(&uid, now);
         }
@@ -188,8 +190,12 @@ impl Queue {
             Place::Ready(key) => {
                 self.ready.remove(key);
             }
-            Place::HeldBack(until) | Place::Waiting { until, .. } => {
+            Place::HeldBack(until) => {
                 self.deadlines.remove(until);
+            }
+            Place::Waiting { until, .. } => {
+                self.deadlines.remove(until);
+                self.waiting.remove(uid);
             }
             Place::InFlight | Place::Gated => {}
         }
