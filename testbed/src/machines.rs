@@ -547,6 +547,8 @@ pub struct Request {
     /// The index of the machine that was asked.
     pub machine: usize,
     pub ok: bool,
+    /// Milliseconds.
+    pub took: u64,
 }
 
 impl Request {
@@ -554,7 +556,7 @@ impl Request {
         let mut words = line.split(' ');
         let at = words.next()?.parse().ok()?;
         let machine = words.next()?.parse().ok()?;
-        Some(Request { at, machine, ok: words.next()? == "ok" })
+        Some(Request { at, machine, ok: words.next()? == "ok", took: words.next()?.parse().ok()? })
     }
 }
 

@@ -18,6 +18,10 @@ const CONVERGED_WITHIN: Duration = Duration::from_secs(90);
 /// What the API server knows every node knows, and does, this much later; the client has its answers by then.
 const HEARD_WITHIN: Duration = Duration::from_secs(3);
 
+/// Milliseconds that the client waits. A machine that has other work may let one pass in some hundreds; what is not led
+/// anywhere at all lets every one pass.
+const PATIENCE: u64 = 1000;
+
 /// Three with a name each; what they run is found among the host's processes, where it is told from other runs'.
 const DATABASE: &str = r#"
 apiVersion: apps/v1
@@ -112,9 +116,13 @@ fn random_kills_and_partitions() {
     assert_eq!(maps.lines().count(), written, "seed {seed}: an acknowledged write is lost");
     drop(client);
     eprintln!("seed {seed}\n{}", table(&rows, &requests));
-    let calm = |request: &&Request| !rows.iter().any(|row| (row.from..=row.until).contains(&request.at));
-    let failed: Vec<&Request> = requests.iter().filter(calm).filter(|request| !request.ok).collect();
+    // Also one that was under way when something went wrong is not calm.
+    let calm = |request: &&Request| !rows.iter().any(|row| request.at <= row.until && row.from <= request.at + request.took);
+    let calm: Vec<&Request> = requests.iter().filter(calm).collect();
+    let (late, failed): (Vec<&Request>, Vec<&Request>) = calm.iter().filter(|request| !request.ok).partition(|it| it.took >= PATIENCE);
     assert!(failed.is_empty(), "seed {seed}: requests failed while nothing was wrong: {failed:?}");
+    eprintln!("while nothing was wrong: {} requests, {} of them not answered within a second", calm.len(), late.len());
+    assert!(late.len() <= 1 + calm.len() / 500, "seed {seed}: requests were not answered while nothing was wrong: {late:?}");
     assert!(requests.iter().any(|request| request.ok), "seed {seed}: the client must have been answered");
 }
 
