@@ -63,15 +63,13 @@ pub(crate) fn ensure(transaction: &mut Transaction, table: &Table, pod_cidr: Ipv
     transaction.add_rule(table, "host-ports", &of_any);
 
     for (name, hook) in [("prerouting", Hook::Prerouting), ("output", Hook::Output)] {
-        transaction.add_chain(table, &Chain::base(name, ChainKind::Nat, hook, PRIORITY));
-        transaction.flush_chain(table, name);
+        transaction.replace_chain(table, &Chain::base(name, ChainKind::Nat, hook, PRIORITY));
         transaction.add_rule(table, name, &[Expression::Verdict(Verdict::Jump("host-ports".into()))]);
     }
 
     // With route_localnet, packets to 127.0.0.1 could come in from the bridge: only answers may.
     let loopback = loopback();
-    transaction.add_chain(table, &Chain::base("input", ChainKind::Filter, Hook::Input, priority::FILTER));
-    transaction.flush_chain(table, "input");
+    transaction.replace_chain(table, &Chain::base("input", ChainKind::Filter, Hook::Input, priority::FILTER));
     let foreign = rule([
         source_in(pod_cidr.into()),
         destination_in(loopback),

@@ -453,8 +453,7 @@ fn ensure_rules(config: &BridgeConfig, nft: &NftSocket) -> Result<(), NetError> 
     let mut transaction = Transaction::new();
     transaction.add_table(&table);
     host_ports::ensure(&mut transaction, &table, config.pod_cidr);
-    transaction.add_chain(&table, &Chain::base("postrouting", ChainKind::Nat, Hook::Postrouting, priority::SOURCE_NAT));
-    transaction.flush_chain(&table, "postrouting");
+    transaction.replace_chain(&table, &Chain::base("postrouting", ChainKind::Nat, Hook::Postrouting, priority::SOURCE_NAT));
     for rule in host_ports::masquerade_rules(config.pod_cidr) {
         transaction.add_rule(&table, "postrouting", &rule);
     }

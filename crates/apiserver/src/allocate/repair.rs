@@ -101,6 +101,8 @@ impl Loop {
                         break;
                     }
                     for event in events {
+                        // Shelves are filled one after the other: the Service's may not have got there yet.
+                        server.cache.reach(event.revision).await?;
                         match (&event.new, &event.old) {
                             (Some(new), _) => self.look(server, new.name()).await?,
                             (None, Some(old)) => {

@@ -176,6 +176,14 @@ impl Transaction {
         });
     }
 
+    /// An empty chain of this name, whatever was there before: the kernel changes no priority of one that exists.
+    /// Nothing may refer to it.
+    pub fn replace_chain(&mut self, table: &Table, chain: &Chain) {
+        self.add_chain(table, &Chain::regular(&chain.name));
+        self.delete_chain(table, &chain.name);
+        self.add_chain(table, chain);
+    }
+
     /// With its rules. Nothing may refer to it any more.
     pub fn delete_chain(&mut self, table: &Table, chain: &str) {
         self.flush_chain(table, chain);

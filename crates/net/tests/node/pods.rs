@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use net::NetError;
 use net::host_ports::HostPort;
-use net::nft::{Family, NftSocket, Table, Transaction};
+use net::nft::{Chain, ChainKind, Family, Hook, NftSocket, Table, Transaction};
 use net::pod_network::{BridgeConfig, BridgeNetwork};
 use net::route::RouteSocket;
 
@@ -176,6 +176,32 @@ fn host_ports_lead_to_pods() {
         block_on(network.detach("a")).unwrap();
         assert!(outside.fetch(([192, 0, 2, 1], 80)).is_err());
         block_on(network.set_host_ports("b", vec![port(None, 80)])).unwrap();
+    });
+}
+
+#[test]
+fn a_table_of_an_older_version_is_taken_over() {
+    on_machine(|| {
+        let nft = NftSocket::open().unwrap();
+        let table = Table::new(Family::Ipv4, "coracle-net");
+        let mut older = Transaction::new();
+        older.add_table(&table);
+        for (name, hook) in [("prerouting", Hook::Prerouting), ("output", Hook::Output), ("postrouting", Hook::Postrouting)] {
+            older.add_chain(&table, &Chain::base(name, ChainKind::Nat, hook, 42));
+        }
+        older.commit(&nft).unwrap();
+        let state = tempfile::tempdir().unwrap();
+        let outside = neighbour("192.0.2.1/24", "192.0.2.2/24");
+        // Twice: the second finds its own.
+        for name in ["a", "b"] {
+            let network = BridgeNetwork::ensure(config(state.path())).unwrap();
+            let (pod, _) = attach(&network, name);
+            pod.serve(8080, name);
+            let port = HostPort { host_ip: None, host_port: 80, container_port: 8080, protocol: 6 };
+            block_on(network.set_host_ports(name, vec![port])).unwrap();
+            assert_eq!(outside.fetch(([192, 0, 2, 1], 80)).unwrap(), format!("{name} 192.0.2.2"));
+            block_on(network.detach(name)).unwrap();
+        }
     });
 }
 
