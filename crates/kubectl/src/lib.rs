@@ -95,7 +95,7 @@ async fn run(args: Vec<String>, mut streams: Streams, environment: Environment, 
     if let Some(client) = client {
         session = session.with_client(client);
     }
-    if let Some(why) = profile(&session.globals) {
+    if let (false, Some(why)) = (own("profile"), profile(&session.globals)) {
         return finish(&session, Err(Error::Message(why)));
     }
     let outcome = if parsed.is_set("help") || command.run.is_none() {
