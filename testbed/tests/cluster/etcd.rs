@@ -28,10 +28,16 @@ fn free_port() -> u16 {
 /// A process that ends with the value.
 struct Process(Child);
 
-impl Drop for Process {
-    fn drop(&mut self) {
+impl Process {
+    fn end(&mut self) {
         let _ = self.0.kill(); // It may have ended by itself.
         let _ = self.0.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -53,7 +59,16 @@ fn start_etcd(directory: &Path, port: u16, peer_port: u16) -> Process {
 
 struct Server {
     directory: PathBuf,
-    _process: Process,
+    process: Process,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // As a power cut would; what is left of it in the run directory goes the way users take.
+        self.process.end();
+        let down = Command::new(coracle()).args(["down", "--data-dir"]).arg(self.directory.join("data")).env("HOME", &self.directory).output();
+        assert!(down.is_ok_and(|output| output.status.success()) || std::thread::panicking(), "coracle down");
+    }
 }
 
 impl Server {
@@ -75,7 +90,7 @@ impl Server {
             .stderr(log)
             .spawn()
             .expect("the server starts");
-        Server { directory, _process: Process(child) }
+        Server { directory, process: Process(child) }
     }
 
     fn file(&self, name: &str) -> PathBuf {
