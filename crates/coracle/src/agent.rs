@@ -35,38 +35,20 @@ const SERVERS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs until cancelled. Containers go on after it returns.
 pub async fn run(mut config: Config, instance: Instance, server: Option<String>, cancel: CancellationToken) -> Result<Ended, String> {
-    let clock = Clock::system();
     let server = server.as_deref().map(server_address).transpose()?;
-    let certificates = Certificates { directory: instance.pki(), node_name: config.node_name.clone(), clock: clock.clone() };
+    let certificates = Certificates { directory: instance.pki(), node_name: config.node_name.clone(), clock: Clock::system() };
     let joined = tokio::select! {
         () = cancel.cancelled() => return Ok(Ended::Stopped),
         joined = join(&config, &instance, server, &certificates) => joined?,
     };
     joined.settings.apply_to(&mut config);
-    let node_ip = own_address::node_ip(&config)?;
-
     let remote = joined.remote;
     let failed = |cause: RemoteError| cause.to_string();
     let node_client = remote.client("kubelet", None).map_err(failed)?;
     let informers = Informers::new(remote.client("coracle-agent", None).map_err(failed)?, cancel.clone());
     follow_servers(&remote, &informers, &instance, &cancel);
     tokio::spawn(renew_client(certificates.clone(), remote.clone(), node_client.clone(), cancel.clone()));
-
-    let serving = Arc::new(Serving::default());
-    let kubelet_server = ServerConfig {
-        listen: SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), config.kubelet_port),
-        serving: serving.clone(),
-        client_ca_pem: joined.authority_pem.into_bytes(),
-    };
-    let names = vec![config.node_name.clone(), node_ip.to_string()];
-    tokio::spawn(keep_serving(certificates, node_client.clone(), names, serving, cancel.clone()));
-
-    let control_plane = node::ControlPlane { node_client, informers, kubelet_server, clock };
-    node::start(&config, &instance, node_ip, control_plane, &cancel).await?;
-    tokio::select! {
-        () = cancel.cancelled() => Ok(Ended::Stopped),
-        () = own_address::moved(&config, &instance, node_ip) => Ok(Ended::Moved),
-    }
+    run_node(config, instance, certificates, node_client, informers, joined.authority_pem.into_bytes(), cancel).await
 }
 
 /// A kubelet alone: as the node that the kubeconfig speaks for, without proxy, DNS and network policies.
@@ -78,16 +60,29 @@ pub async fn run_kubelet(
     cancel: CancellationToken,
 ) -> Result<Ended, String> {
     config.disable.extend(["proxy", "dns", "network-policy", "servicelb"].map(str::to_owned));
-    let clock = Clock::system();
-    let node_ip = own_address::node_ip(&config)?;
-    let certificates = Certificates { directory: instance.pki(), node_name: config.node_name.clone(), clock: clock.clone() };
+    let certificates = Certificates { directory: instance.pki(), node_name: config.node_name.clone(), clock: Clock::system() };
     let informers = Informers::new(client.clone(), cancel.clone());
+    run_node(config, instance, certificates, client, informers, client_ca_pem, cancel).await
+}
+
+/// The node, with a serving certificate by request, until cancelled.
+async fn run_node(
+    config: Config,
+    instance: Instance,
+    certificates: Certificates,
+    node_client: kube::Client,
+    informers: Arc<Informers>,
+    client_ca_pem: Vec<u8>,
+    cancel: CancellationToken,
+) -> Result<Ended, String> {
+    let node_ip = own_address::node_ip(&config)?;
+    let clock = certificates.clock.clone();
     let serving = Arc::new(Serving::default());
     let listen = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), config.kubelet_port);
     let kubelet_server = ServerConfig { listen, serving: serving.clone(), client_ca_pem };
     let names = vec![config.node_name.clone(), node_ip.to_string()];
-    tokio::spawn(keep_serving(certificates, client.clone(), names, serving, cancel.clone()));
-    let control_plane = node::ControlPlane { node_client: client, informers, kubelet_server, clock };
+    tokio::spawn(keep_serving(certificates, node_client.clone(), names, serving, cancel.clone()));
+    let control_plane = node::ControlPlane { node_client, informers, kubelet_server, clock };
     node::start(&config, &instance, node_ip, control_plane, &cancel).await?;
     tokio::select! {
         () = cancel.cancelled() => Ok(Ended::Stopped),

@@ -130,6 +130,13 @@ pub struct Config {
     pub verbosity: u8,
 }
 
+impl Config {
+    /// Whether a built-in part is to run: `dns`, `proxy`, `scheduler` and so on.
+    pub fn enables(&self, part: &str) -> bool {
+        !self.disable.iter().any(|disabled| disabled == part)
+    }
+}
+
 /// How pods reach those of other nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkBackend {

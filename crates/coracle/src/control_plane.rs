@@ -30,7 +30,6 @@ pub fn controller_manager(
 ) {
     let (config, clock) = (config.clone(), clock.clone());
     turns.run("kube-controller-manager", client, move |client, informers, stop| {
-        let enabled = |part: &str| !config.disable.iter().any(|disabled| disabled == part);
         let settings = ControllersConfig { ca_pem: authority.certificate_pem.clone() };
         let controllers = ControllerManager::new(client, informers, clock.clone(), settings)
             .signing_key_pem(authority.key_pem.clone())
@@ -40,9 +39,9 @@ pub fn controller_manager(
             .load_balancers(LoadBalancerSettings {
                 pool: config.load_balancer_pool.clone(),
                 reserved_ports: vec![config.https_listen_port, config.kubelet_port],
-                disabled: !enabled("servicelb"),
+                disabled: !config.enables("servicelb"),
             });
-        let controllers = match enabled("local-storage") {
+        let controllers = match config.enables("local-storage") {
             true => controllers.local_paths(
                 config.data_dir.join("storage"),
                 Arc::new(Everywhere { own: OwnMachine { node_name: config.node_name.clone() }, client: administrator.clone() }),

@@ -79,11 +79,10 @@ pub async fn start(
     local::serve(instance.socket(), local::Subjects { images: Some(images.clone()), ..Default::default() }, cancel);
     let node_changed = Arc::new(Notify::new());
     start_kubelet(config, instance, node_ip, &control_plane, (runtime, images), node_changed.clone(), cancel);
-    let enabled = |part: &str| !config.disable.iter().any(|disabled| disabled == part);
-    if enabled("proxy") {
+    if config.enables("proxy") {
         start_proxy(config, instance, &control_plane.informers, cancel)?;
     }
-    if enabled("network-policy") {
+    if config.enables("network-policy") {
         start_policies(config, instance, &control_plane.informers, cancel)?;
     }
     let (config, informers, cancel) = (config.clone(), control_plane.informers, cancel.clone());
@@ -97,15 +96,14 @@ pub async fn start(
 
 /// What lives on the pods' bridge and so comes after it.
 fn start_on_bridge(config: &Config, bridge: BridgeNetwork, informers: &Arc<Informers>, cancel: &CancellationToken) {
-    let enabled = |part: &str| !config.disable.iter().any(|disabled| disabled == part);
     tokio::spawn(keep_rules(bridge.clone(), cancel.clone()));
-    if enabled("dns") {
+    if config.enables("dns") {
         match bridge.add_local_address(config.cluster_dns) {
             Ok(()) => start_dns(config, informers, cancel),
             Err(cause) => tracing::error!(%cause, "cluster DNS has no address"),
         }
     }
-    if enabled("servicelb") {
+    if config.enables("servicelb") {
         let (node, dns) = (config.node_name.clone(), config.cluster_dns);
         tokio::spawn(announce::run(bridge, informers.clone(), node, dns, cancel.clone()));
     }
@@ -260,7 +258,7 @@ async fn import_archives(images: Arc<ImageStore>, directory: PathBuf) {
 }
 
 fn own_pod_cidr(config: &Config) -> Option<String> {
-    let nobody_gives = config.disable.iter().any(|part| part == "controller-manager");
+    let nobody_gives = !config.enables("controller-manager");
     nobody_gives.then(|| first_pod_cidr(config.cluster_cidr).ok()).flatten().map(|range| range.to_string())
 }
 

@@ -121,13 +121,12 @@ fn start_control_plane(
         true => Turns::by_lease(&config.node_name, clock, cancel),
         false => Turns::alone(informers, cancel),
     };
-    let enabled = |part: &str| !config.disable.iter().any(|disabled| disabled == part);
-    if enabled("controller-manager") {
+    if config.enables("controller-manager") {
         let authority = Authority { certificate_pem: pki.authority_pem().to_string(), key_pem: pki.authority_key_pem() };
         let administrator = client::in_process_as(server.in_process("system:admin", &["system:masters"]), "local-path-provisioner");
         control_plane::controller_manager(config, &turns, manager, administrator, authority, clock);
     }
-    if enabled("scheduler") {
+    if config.enables("scheduler") {
         let client = client::in_process_as(server.in_process("system:kube-scheduler", &[]), "kube-scheduler");
         control_plane::scheduler(config, &turns, client, clock);
     }

@@ -97,6 +97,11 @@ fn instance(matches: &ArgMatches) -> Result<Instance, String> {
     Ok(Instance::of(&path))
 }
 
+/// As the API writes times: whole seconds.
+fn seconds(time: jiff::Timestamp) -> String {
+    jiff::Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
+}
+
 /// Columns as wide as their widest cell.
 fn table<const COLUMNS: usize>(header: [&str; COLUMNS], rows: &[[String; COLUMNS]]) -> String {
     let header = header.map(str::to_owned);

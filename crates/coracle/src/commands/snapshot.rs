@@ -8,7 +8,7 @@ use clap::{Arg, ArgMatches, Command};
 use jiff::Timestamp;
 use store::embedded::EmbeddedStore;
 
-use super::{block_on, data_dir_argument, instance, process, say, table};
+use super::{block_on, data_dir_argument, instance, process, say, seconds, table};
 use crate::instance::Instance;
 use crate::local::{self, Request};
 use crate::snapshot::{self, Header, Source};
@@ -80,7 +80,7 @@ fn list(instance: &Instance) -> Result<(), String> {
             let Header { taken_at, revision, keys, .. } = snapshot::header(&entry.path()).ok()?;
             let size = format!("{:.1} MiB", entry.metadata().ok()?.len() as f64 / f64::from(1 << 20));
             let name = entry.file_name().to_string_lossy().into_owned();
-            Some([name, size, taken_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), revision.to_string(), keys.to_string()])
+            Some([name, size, seconds(taken_at), revision.to_string(), keys.to_string()])
         })
         .collect();
     rows.sort();
@@ -94,7 +94,7 @@ fn restore(instance: &Instance, file: &str) -> Result<(), String> {
     // No server may start while the store is exchanged.
     let _lock = process::lock(&instance.lock()).map_err(|problem| format!("{problem}; stop it first"))?;
     let (header, old) = snapshot::restore(&path, instance, Timestamp::now())?;
-    say(&format!("restored {} keys of {}", header.keys, header.taken_at.strftime("%Y-%m-%dT%H:%M:%SZ")));
+    say(&format!("restored {} keys of {}", header.keys, seconds(header.taken_at)));
     if let Some(old) = old {
         say(&format!("the store as it was is kept in {}", old.display()));
     }

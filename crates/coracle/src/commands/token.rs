@@ -10,7 +10,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
 
-use super::{block_on, data_dir_argument, instance, say, table};
+use super::{block_on, data_dir_argument, instance, say, seconds, table};
 use crate::config::duration;
 use crate::instance::Instance;
 use crate::join_token::{BootstrapToken, JoinToken};
@@ -185,10 +185,6 @@ fn short(seconds: i64) -> String {
         3600..172_800 => format!("{}h", seconds / 3600),
         _ => format!("{}d", seconds / 86_400),
     }
-}
-
-fn seconds(time: Timestamp) -> String {
-    Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
 }
 
 #[cfg(test)]

@@ -130,7 +130,7 @@ async fn wait_until_ready(
         }
     })
     .await?;
-    if config.disable.iter().any(|part| part == "dns") {
+    if !config.enables("dns") {
         return Ok(());
     }
     let name = format!("kubernetes.default.svc.{}", config.cluster_domain);
