@@ -1,5 +1,8 @@
 //! Writes the seeds of every target as files, for libFuzzer to start from.
 
+// Everything is compiled with coverage counters, which libFuzzer's library defines.
+extern crate libfuzzer_sys as _;
+
 use std::path::Path;
 
 fn main() -> std::io::Result<()> {
