@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub(crate) fn now() -> Timestamp {
@@ -16,7 +16,7 @@ pub(crate) fn ago(seconds: i64) -> Time {
 
 /// Words of the form `name[:flag[,flag]]`. A pod runs and is ready for an hour unless a flag says
 /// otherwise: `unready`, `pending`, `failed`, `succeeded`, `deleting`, `age=SECONDS` (created and ready),
-/// `node=NAME`, `cost=N`, `restarts=N`, `label=NAME/VALUE`, `ip=ADDRESS`.
+/// `node=NAME`, `cost=N`, `restarts=N`, `label=NAME/VALUE`, `ip=ADDRESS`, `exit=CODE`, `finished=SECONDS`, `disrupted`.
 pub(crate) fn pods(words: &str) -> Vec<Arc<Pod>> {
     words.split_whitespace().map(|word| Arc::new(pod(word))).collect()
 }
@@ -36,6 +36,7 @@ pub(crate) fn pod(word: &str) -> Pod {
         last_transition_time: Some(ago(3600)),
         ..PodCondition::default()
     };
+    let mut disrupted = false;
     for flag in flags.split(',').filter(|flag| !flag.is_empty()) {
         let (flag, value) = flag.split_once('=').unwrap_or((flag, ""));
         match flag {
@@ -62,15 +63,32 @@ pub(crate) fn pod(word: &str) -> Pod {
                 let (name, value) = value.split_once('/').expect("name/value");
                 pod.metadata.labels.get_or_insert_default().insert(name.into(), value.into());
             }
-            "restarts" => {
-                let restart_count = value.parse().expect("a number");
-                status.container_statuses = Some(vec![ContainerStatus { restart_count, ..ContainerStatus::default() }]);
-            }
+            "restarts" => container(&mut status).restart_count = value.parse().expect("a number"),
+            "exit" => terminated(&mut status).exit_code = value.parse().expect("a number"),
+            "finished" => terminated(&mut status).finished_at = Some(ago(value.parse().expect("seconds"))),
+            "disrupted" => disrupted = true,
             other => panic!("unknown flag {other}"),
         }
     }
     status.conditions = Some(vec![ready]);
+    if disrupted {
+        let target = PodCondition { type_: "DisruptionTarget".into(), status: "True".into(), ..PodCondition::default() };
+        status.conditions.get_or_insert_default().push(target);
+    }
     pod.spec = Some(spec);
     pod.status = Some(status);
     pod
+}
+
+fn container(status: &mut PodStatus) -> &mut ContainerStatus {
+    let statuses = status.container_statuses.get_or_insert_default();
+    if statuses.is_empty() {
+        statuses.push(ContainerStatus { name: "main".into(), ..ContainerStatus::default() });
+    }
+    &mut statuses[0]
+}
+
+fn terminated(status: &mut PodStatus) -> &mut ContainerStateTerminated {
+    let state: &mut ContainerState = container(status).state.get_or_insert_default();
+    state.terminated.get_or_insert_default()
 }

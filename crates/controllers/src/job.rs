@@ -24,6 +24,7 @@ use client::{Change, EventRecorder, EventType, Informer, ObjectKey, Patch};
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -78,6 +79,9 @@ impl Jobs {
     }
 
     async fn release(&self, pod: &Pod) -> Result<(), Failure> {
+        if !pod::is_tracked(pod) {
+            return Ok(());
+        }
         let patch = json!({"metadata": {
             "uid": pod.metadata.uid,
             "$deleteFromPrimitiveList/finalizers": [TRACKING_FINALIZER],
@@ -96,8 +100,8 @@ impl Jobs {
     async fn release_orphans(&self, key: &ObjectKey) -> Result<Next, Failure> {
         let mut left = self.pods.list_namespace(&key.namespace);
         let is_left = |pod: &Pod| match owners::controller_of(&pod.metadata) {
-            Some(owner) => owner.kind == "Job" && owner.name == key.name && self.owner_is_gone(key, &owner.uid),
-            None => pod::job_name(pod) == Some(&key.name) && !self.may_be_adopted(key, pod),
+            Some(owner) => is_job(owner) && owner.name == key.name && self.owner_is_gone(key, &owner.uid),
+            None => *made_for(pod) == key.name && !self.may_be_adopted(key, pod),
         };
         left.retain(|pod| pod::is_tracked(pod) && is_left(pod));
         self.release_all(&left).await?;
@@ -126,9 +130,7 @@ impl Jobs {
             return Ok(Acted::InVain);
         }
         let about = client::object_ref(job);
-        let deleted = pods::delete_all(&self.context, &self.recorder, &about, &plan.delete).await;
         let created = pods::create_slow_start(&self.context, &self.recorder, &about, plan.create.clone()).await;
-        deleted?;
         match created.error {
             Some(error) => Err(error.into()),
             None if created.ended => Ok(Acted::InVain),
@@ -151,9 +153,8 @@ impl Controller for Jobs {
             let pod = change.object();
             if pod::is_tracked(pod)
                 && owners::controller_of(&pod.metadata).is_none()
-                && let Some(name) = pod::job_name(pod)
             {
-                orphaned.add(ObjectKey::new(pod.metadata.namespace.clone().unwrap_or_default(), name));
+                orphaned.add(ObjectKey::new(pod.metadata.namespace.clone().unwrap_or_default(), made_for(pod)));
             }
         });
         let jobs = self.jobs.clone();
@@ -169,21 +170,29 @@ impl Controller for Jobs {
         let Some(job) = self.jobs.get(key) else { return Ok(Next::Settled) };
         let Some(spec) = job.spec.as_ref() else { return Ok(Next::Settled) };
         let uid = job.metadata.uid.clone().unwrap_or_default();
-        if spec.managed_by.as_deref().is_some_and(|manager| manager != CONTROLLER) || finished::condition(&job).is_some() {
+        if spec.managed_by.as_deref().is_some_and(|manager| manager != CONTROLLER) {
+            return Ok(Next::Settled);
+        }
+        if finished::condition(&job).is_some() {
             self.failures.lock().remove(&uid);
             // What ended after the Job did still carries its finalizer.
             let left: Vec<_> = self.pods.owned_by(&uid).into_iter().filter(|pod| pod::is_tracked(pod)).collect();
-            if finished::condition(&job).is_some() {
-                self.release_all(&left).await?;
-            }
+            self.release_all(&left).await?;
             return Ok(Next::Settled);
         }
         let Some(selector) = selector(&job) else { return Ok(Next::Settled) };
         let candidates = owners::candidates(&self.pods, &job.metadata);
-        let pods = owners::claim_all(&self.context, &*job, &selector, candidates).await?;
+        let pods = owners::claim_all_with(&self.context, &*job, &selector, candidates, Some(TRACKING_FINALIZER)).await?;
         let now = self.context.now();
         let mut backoff = self.failures.lock().get(&uid).cloned().unwrap_or_default();
         let plan = plan::decide(&Observed { job: &job, pods: &pods }, &mut backoff, now);
+
+        let about = client::object_ref(&*job);
+        // What the Job no longer wants counts for nothing, so it is let go of before it begins to end.
+        self.release_all(&plan.withdraw).await?;
+        let withdrawn = pods::delete_all(&self.context, &self.recorder, &about, &plan.withdraw).await;
+        // What ends with the Job counts, so it is let go of when that is written.
+        pods::delete_all(&self.context, &self.recorder, &about, &plan.delete).await?;
 
         // First say what was seen, then let the pods go, then count them: in that order a crash loses nothing.
         let mut job = (*job).clone();
@@ -192,6 +201,7 @@ impl Controller for Jobs {
         self.release_all(&plan.release).await?;
         job = self.write_status(job, &plan.counted).await?;
         self.tell(&job, &plan);
+        withdrawn?;
         if self.act(&job, &plan).await? == Acted::InVain {
             // No pod will ever take the place of one that is kept to remember its failures, and the namespace waits
             // for that one to go.
@@ -205,6 +215,16 @@ impl Controller for Jobs {
         }
         Ok(plan.next)
     }
+}
+
+fn is_job(owner: &OwnerReference) -> bool {
+    owner.kind == "Job" && owners::group_of(&owner.api_version) == "batch"
+}
+
+/// The name under which a tracked pod without owner is looked after: of the Job that it was made for, or else its own.
+fn made_for(pod: &Pod) -> &str {
+    let own = || pod.metadata.name.as_deref().unwrap_or_default();
+    pod::job_name(pod).map_or_else(own, String::as_str)
 }
 
 fn selector(job: &Job) -> Option<LabelSelector> {

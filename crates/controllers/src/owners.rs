@@ -117,6 +117,17 @@ pub(crate) async fn claim_all<K: Object, O: Object>(
     selector: &LabelSelector,
     candidates: Vec<Arc<K>>,
 ) -> Result<Vec<Arc<K>>, Failure> {
+    claim_all_with(context, owner, selector, candidates, None).await
+}
+
+/// As `claim_all`; what is adopted gets `finalizer`, what is released loses it.
+pub(crate) async fn claim_all_with<K: Object, O: Object>(
+    context: &Context,
+    owner: &O,
+    selector: &LabelSelector,
+    candidates: Vec<Arc<K>>,
+    finalizer: Option<&str>,
+) -> Result<Vec<Arc<K>>, Failure> {
     let mut kept = Vec::with_capacity(candidates.len());
     let mut recheck = None;
     let mut failure = None;
@@ -134,9 +145,9 @@ pub(crate) async fn claim_all<K: Object, O: Object>(
                 if recheck == Some(false) {
                     continue;
                 }
-                adopt(context, owner, &*object).await
+                adopt(context, owner, &*object, finalizer).await
             }
-            Claim::Release => release(context, owner, &*object).await.map(|()| None),
+            Claim::Release => release(context, owner, &*object, finalizer).await.map(|()| None),
         };
         match outcome {
             Ok(Some(adopted)) => kept.push(Arc::new(adopted)),
@@ -162,11 +173,14 @@ pub(crate) async fn still_there<O: Object>(context: &Context, owner: &O) -> Resu
     Ok(fresh.is_some_and(|fresh| fresh.meta().uid == owner.meta().uid && fresh.meta().deletion_timestamp.is_none()))
 }
 
-async fn adopt<K: Object, O: Object>(context: &Context, owner: &O, object: &K) -> Result<Option<K>, Failure> {
-    let patch = json!({"metadata": {
+async fn adopt<K: Object, O: Object>(context: &Context, owner: &O, object: &K, finalizer: Option<&str>) -> Result<Option<K>, Failure> {
+    let mut patch = json!({"metadata": {
         "ownerReferences": [controller_reference(owner)],
         "uid": Cached::uid(object),
     }});
+    if let Some(finalizer) = finalizer {
+        patch["metadata"]["finalizers"] = json!([finalizer]);
+    }
     match context.patch::<K>(&ObjectKey::of(object.meta()), &Patch::Strategic(patch)).await {
         Ok(adopted) => Ok(Some(adopted)),
         Err(error) if gone_or_replaced(&error) => Ok(None),
@@ -174,11 +188,14 @@ async fn adopt<K: Object, O: Object>(context: &Context, owner: &O, object: &K) -
     }
 }
 
-async fn release<K: Object, O: Object>(context: &Context, owner: &O, object: &K) -> Result<(), Failure> {
-    let patch = json!({"metadata": {
+async fn release<K: Object, O: Object>(context: &Context, owner: &O, object: &K, finalizer: Option<&str>) -> Result<(), Failure> {
+    let mut patch = json!({"metadata": {
         "ownerReferences": [{"$patch": "delete", "uid": owner.meta().uid}],
         "uid": Cached::uid(object),
     }});
+    if let Some(finalizer) = finalizer {
+        patch["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!([finalizer]);
+    }
     match context.patch::<K>(&ObjectKey::of(object.meta()), &Patch::Strategic(patch)).await {
         Ok(_) => Ok(()),
         Err(error) if gone_or_replaced(&error) => Ok(()),

@@ -1,9 +1,7 @@
 //! What a Job's `podFailurePolicy` makes of a failed pod. Pure.
 
-use k8s_openapi::api::batch::v1::{PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-
-use crate::pods;
+use k8s_openapi::api::batch::v1::{PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -23,11 +21,14 @@ pub(super) fn judge(policy: Option<&PodFailurePolicy>, pod: &Pod) -> Verdict {
                 format!("Container {container} for pod {namespace}/{name} failed with exit code {code} matching {} rule at index {at}", rule.action)
             })
         } else {
-            rule.on_pod_conditions.iter().flatten().find_map(|pattern| {
-                let status = pattern.status.as_deref().unwrap_or("True");
-                pods::condition(pod, &pattern.type_).filter(|condition| condition.status == status)?;
-                Some(format!("Pod {namespace}/{name} has condition {} matching {} rule at index {at}", pattern.type_, rule.action))
-            })
+            let patterns = rule.on_pod_conditions.as_deref().unwrap_or_default();
+            let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            let matches = |condition: &&PodCondition| {
+                let status = |pattern: &PodFailurePolicyOnPodConditionsPattern| pattern.status.as_deref().unwrap_or("True") == condition.status;
+                patterns.iter().any(|pattern| pattern.type_ == condition.type_ && status(pattern))
+            };
+            let matched = conditions.into_iter().find(matches);
+            matched.map(|condition| format!("Pod {namespace}/{name} has condition {} matching {} rule at index {at}", condition.type_, rule.action))
         };
         let Some(why) = matched else { continue };
         return match rule.action.as_str() {
@@ -57,7 +58,7 @@ fn matching_exit<'a>(requirement: &PodFailurePolicyOnExitCodesRequirement, pod: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::api::batch::v1::{PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule};
+    use k8s_openapi::api::batch::v1::PodFailurePolicyRule;
     use serde_json::json;
 
     fn failed(code: i32) -> Pod {

@@ -31,13 +31,16 @@ pub(super) struct Observed<'a> {
 
 #[derive(Debug, PartialEq)]
 pub(super) struct Plan {
+    /// Not wanted any more: let go of first, so that they count for nothing, then deleted.
+    pub withdraw: Vec<Arc<Pod>>,
+    /// To be deleted because the Job is over; they still count.
+    pub delete: Vec<Arc<Pod>>,
     /// The status with newly finished pods noted, to be written before their finalizers go.
     pub noted: JobStatus,
     pub release: Vec<Arc<Pod>>,
     /// The status with all released pods counted.
     pub counted: JobStatus,
     pub create: Vec<Pod>,
-    pub delete: Vec<Arc<Pod>>,
     pub events: Vec<(EventType, String, String)>,
     pub next: Next,
     /// More pods ended than one round may count.
@@ -104,6 +107,11 @@ impl<'a> View<'a> {
         self.spec.completions.unwrap_or(i32::MAX)
     }
 
+    /// Of an indexed Job only pods of its indexes count.
+    fn has_valid_index(&self, pod: &Pod) -> bool {
+        !self.is_indexed() || pod::index(pod).is_some_and(|index| index < self.completions())
+    }
+
     fn is_suspended(&self) -> bool {
         self.spec.suspend.unwrap_or(false)
     }
@@ -127,44 +135,59 @@ pub(super) fn decide(observed: &Observed<'_>, backoff: &mut Backoff, now: Timest
         status.start_time = Some(Time(now));
     }
 
-    let counting = Counting::new(&view, &status);
-    backoff.note(&counting.ended);
+    let mut counting = Counting::new(&view, &status);
     let interim = verdict::interim(&view, &status, &counting);
+    let release = counting.release(&view, interim.as_ref());
+    backoff.note(&release.ended);
     let mut work = Work::default();
-    if interim.is_some() {
-        work.delete = view.active.iter().map(|pod| (*pod).clone()).collect();
+    if let Some(interim) = &interim {
+        let ended = view.active.iter().map(|pod| (*pod).clone()).collect();
+        // What is in the way of a full count has not failed.
+        if interim.is_by_count() { work.withdraw = ended } else { work.delete = ended }
+    } else if view.is_deleting() {
+        // Whoever deletes it sees to its pods.
     } else if view.is_suspended() {
-        suspend(&view, &mut status, &mut work, &mut events);
-    } else if !view.is_deleting() {
+        work.withdraw = view.active.iter().map(|pod| (*pod).clone()).collect();
+        suspend(&view, &mut status, &mut events);
+    } else {
         resume(&view, &mut status, &mut events);
         work = view.work(&counting, backoff);
     }
+    let goes: Vec<Arc<Pod>> = work.withdraw.iter().chain(&work.delete).cloned().collect();
+    counting::count_running(&mut status, &view, &goes);
 
     let mut noted = counting.noted(&view, status.clone());
     let mut counted = counting.counted(&view, status);
     if let Some(interim) = &interim {
         verdict::set_interim(&mut noted, interim, now);
         verdict::set_interim(&mut counted, interim, now);
-        if view.active.is_empty() && view.terminating.is_empty() && !counting.again {
-            finish(&mut counted, interim, &mut events, now);
+        if view.active.is_empty() && view.terminating.is_empty() && !release.again {
+            finish(&view, &mut counted, interim, &mut events);
         }
     }
-    work.delete.truncate(BURST_MAX);
     let next = work.next.or(deadline(&view, &counted, now));
-    let again = counting.again;
-    Plan { noted, release: counting.release, counted, create: work.create, delete: work.delete, events, next, again }
+    Plan {
+        withdraw: work.withdraw,
+        delete: work.delete,
+        noted,
+        release: release.pods,
+        counted,
+        create: work.create,
+        events,
+        next,
+        again: release.again,
+    }
 }
 
 #[derive(Default)]
 struct Work {
     create: Vec<Pod>,
+    withdraw: Vec<Arc<Pod>>,
     delete: Vec<Arc<Pod>>,
     next: Next,
 }
 
-fn suspend(view: &View<'_>, status: &mut JobStatus, work: &mut Work, events: &mut Vec<(EventType, String, String)>) {
-    work.delete = view.active.iter().map(|pod| (*pod).clone()).collect();
-    status.start_time = None;
+fn suspend(view: &View<'_>, status: &mut JobStatus, events: &mut Vec<(EventType, String, String)>) {
     if verdict::set(status, "Suspended", "True", "JobSuspended", "Job suspended", view.now) {
         events.push(normal("Suspended", "Job suspended"));
     }
@@ -178,10 +201,15 @@ fn resume(view: &View<'_>, status: &mut JobStatus, events: &mut Vec<(EventType, 
     }
 }
 
-fn finish(status: &mut JobStatus, interim: &Interim, events: &mut Vec<(EventType, String, String)>, now: Timestamp) {
+fn finish(view: &View<'_>, status: &mut JobStatus, interim: &Interim, events: &mut Vec<(EventType, String, String)>) {
+    let now = view.now;
     if interim.success {
         verdict::set(status, "Complete", "True", &interim.reason, &interim.message, now);
         status.completion_time = Some(Time(now));
+        if view.spec.completions.is_some_and(|completions| status.succeeded.unwrap_or(0) > completions) {
+            let text = "Too many succeeded pods running after completion count reached";
+            events.push(warning("TooManySucceededPods", text.to_owned()));
+        }
         events.push(normal("Completed", "Job completed"));
     } else {
         verdict::set(status, "Failed", "True", &interim.reason, &interim.message, now);
@@ -193,7 +221,7 @@ fn finish(status: &mut JobStatus, interim: &Interim, events: &mut Vec<(EventType
 fn deadline(view: &View<'_>, status: &JobStatus, now: Timestamp) -> Next {
     let (Some(limit), Some(start)) = (view.spec.active_deadline_seconds, &status.start_time) else { return Next::Settled };
     let left = start.0.as_second() + limit - now.as_second();
-    if left > 0 { Next::after_seconds(Some(left)) } else { Next::Settled }
+    if left > 0 && !view.is_suspended() { Next::after_seconds(Some(left)) } else { Next::Settled }
 }
 
 impl View<'_> {
@@ -201,7 +229,7 @@ impl View<'_> {
         let mut work = Work::default();
         let mut active = self.active.clone();
         if self.is_indexed() {
-            active = self.drop_duplicates(active, counting, &mut work.delete);
+            active = self.drop_duplicates(active, counting, &mut work.withdraw);
         }
         let parallelism = self.spec.parallelism.unwrap_or(1).max(0) as usize;
         let succeeded = counting.succeeded(self) as usize;
@@ -211,12 +239,16 @@ impl View<'_> {
                 parallelism.min(open)
             }
             // A work queue: once one pod has succeeded the others finish, and no more are made.
-            None if succeeded > 0 => active.len().min(parallelism),
+            None if succeeded > 0 => active.len(),
             None => parallelism,
         };
         if active.len() > want {
-            let surplus = ranking::least_useful_first(&active, self.now, &|_| 0);
-            work.delete.extend(surplus.into_iter().take(active.len() - want));
+            let surplus = ranking::youngest_first(&active);
+            work.withdraw.extend(surplus.into_iter().take(active.len() - want));
+            work.withdraw.truncate(BURST_MAX);
+        }
+        // One thing at a time: what goes may make room for what comes.
+        if !work.withdraw.is_empty() {
             return work;
         }
         let pending = if self.only_replaces_failed() { self.terminating.len() } else { 0 };
@@ -224,7 +256,7 @@ impl View<'_> {
         if missing == 0 {
             return work;
         }
-        if !self.is_indexed() || self.spec.backoff_limit_per_index.is_none() {
+        if self.spec.backoff_limit_per_index.is_none() {
             let wait = backoff.seconds_left(self.now);
             if wait > 0 {
                 work.next = Next::after_seconds(Some(wait));
@@ -240,17 +272,17 @@ impl View<'_> {
     }
 
     /// One active pod per index, and none beyond the last index.
-    fn drop_duplicates<'b>(&self, active: Vec<&'b Arc<Pod>>, counting: &Counting, delete: &mut Vec<Arc<Pod>>) -> Vec<&'b Arc<Pod>> {
+    fn drop_duplicates<'b>(&self, active: Vec<&'b Arc<Pod>>, counting: &Counting, surplus: &mut Vec<Arc<Pod>>) -> Vec<&'b Arc<Pod>> {
         let mut seen = Indexes::new();
         let mut kept = Vec::new();
         // The most useful of an index stays.
-        for ranked in ranking::least_useful_first(&active, self.now, &|_| 0).into_iter().rev() {
-            let index = pod::index(&ranked).filter(|index| *index < self.completions());
+        for ranked in ranking::youngest_first(&active).into_iter().rev() {
+            let index = pod::index(&ranked).filter(|_| self.has_valid_index(&ranked));
             match index {
                 Some(index) if !counting.completed.contains(&index) && seen.insert(index) => {
                     kept.extend(active.iter().copied().find(|pod| pod.metadata.uid == ranked.metadata.uid));
                 }
-                _ => delete.push(ranked),
+                _ => surplus.push(ranked),
             }
         }
         kept
@@ -261,18 +293,14 @@ impl View<'_> {
         if self.only_replaces_failed() {
             busy.extend(self.terminating.iter().filter_map(|pod| pod::index(pod)));
         }
-        let per_index = self.spec.backoff_limit_per_index.is_some();
         let is_open = |index: &i32| {
             !busy.contains(index) && !counting.completed.contains(index) && !counting.failed_indexes.contains(index)
         };
-        for index in (0..self.completions()).filter(is_open) {
-            if work.create.len() == missing {
-                return;
-            }
-            let failures = per_index.then(|| counting.failures_of(index));
-            if let Some((counted, ignored)) = failures
-                && let Some(ended) = counting.last_failure.get(&index)
-            {
+        let per_index = self.spec.backoff_limit_per_index.is_some();
+        for index in (0..self.completions()).filter(is_open).take(missing) {
+            let failures = per_index.then(|| counting.failures_of(self, index));
+            if let (Some((counted, ignored)), Some(last)) = (failures, counting.delayed.get(&index)) {
+                let ended = pod::finish_time(last, self.now);
                 let failures = u32::try_from(counted + ignored).unwrap_or(0);
                 let wait = delay_seconds(failures) - (self.now.as_second() - ended.as_second());
                 if wait > 0 {

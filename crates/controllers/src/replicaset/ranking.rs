@@ -38,8 +38,29 @@ pub(crate) fn least_useful_first(active: &[&Arc<Pod>], now: Timestamp, rank: &dy
     ranked.into_iter().map(|(_, pod)| pod.clone()).collect()
 }
 
-/// Unassigned, then pending, then unready, then cheap to delete.
+/// For owners that pay no heed to deletion costs and nodes: the early stages first, and the younger by their exact age.
+pub(crate) fn youngest_first(active: &[&Arc<Pod>]) -> Vec<Arc<Pod>> {
+    let later = |a: Option<&Time>, b: Option<&Time>| match (a, b) {
+        (Some(a), Some(b)) => b.0.cmp(&a.0),
+        _ => a.is_some().cmp(&b.is_some()),
+    };
+    let both_ready = |a: &Pod, b: &Pod| pods::is_ready(a) && pods::is_ready(b);
+    let mut ranked = active.to_vec();
+    ranked.sort_by(|a, b| {
+        compare_stage(a, b)
+            .then_with(|| if both_ready(a, b) { later(ready_since(a), ready_since(b)) } else { Ordering::Equal })
+            .then_with(|| restarts(b).cmp(&restarts(a)))
+            .then_with(|| later(a.metadata.creation_timestamp.as_ref(), b.metadata.creation_timestamp.as_ref()))
+    });
+    ranked.into_iter().cloned().collect()
+}
+
 fn compare_static(a: &Pod, b: &Pod) -> Ordering {
+    compare_stage(a, b).then_with(|| deletion_cost(a).cmp(&deletion_cost(b)))
+}
+
+/// Unassigned, then pending, then unready.
+fn compare_stage(a: &Pod, b: &Pod) -> Ordering {
     let assigned = |pod: &Pod| !node(pod).is_empty();
     let phase = |pod: &Pod| match pods::phase(pod) {
         "Pending" => 0,
@@ -50,7 +71,6 @@ fn compare_static(a: &Pod, b: &Pod) -> Ordering {
         .cmp(&assigned(b))
         .then_with(|| phase(a).cmp(&phase(b)))
         .then_with(|| pods::is_ready(a).cmp(&pods::is_ready(b)))
-        .then_with(|| deletion_cost(a).cmp(&deletion_cost(b)))
 }
 
 /// Ready for less time, then more restarts, then younger.

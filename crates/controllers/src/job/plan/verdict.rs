@@ -10,6 +10,8 @@ use super::counting::Counting;
 use crate::job::indexes;
 use crate::pods;
 
+const COMPLETIONS_REACHED: &str = "CompletionsReached";
+
 /// The end is decided; it is told when all pods are gone.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Interim {
@@ -19,6 +21,11 @@ pub(super) struct Interim {
 }
 
 impl Interim {
+    /// Enough pods succeeded, as opposed to a success policy that ends the Job early.
+    pub fn is_by_count(&self) -> bool {
+        self.success && self.reason == COMPLETIONS_REACHED
+    }
+
     fn kind(&self) -> &'static str {
         if self.success { "SuccessCriteriaMet" } else { "FailureTarget" }
     }
@@ -41,11 +48,8 @@ pub(super) fn interim(view: &View<'_>, status: &JobStatus, counting: &Counting) 
     if let Some(why) = &counting.fail_job {
         return failure("PodFailurePolicy", why);
     }
-    if let Some(at) = matching_success_rule(view, counting) {
-        return success("SuccessPolicy", format!("Matched rules at index {at}"));
-    }
     let limit = view.spec.backoff_limit.unwrap_or(6);
-    if counting.failed() > limit || restarts_exceed(view, limit) {
+    if counting.failed(view) > limit || restarts_exceed(view, limit) {
         return failure("BackoffLimitExceeded", "Job has reached the specified backoff limit");
     }
     if deadline_passed(view, status) {
@@ -60,32 +64,32 @@ pub(super) fn interim(view: &View<'_>, status: &JobStatus, counting: &Counting) 
             return failure("FailedIndexes", "Job has failed indexes");
         }
     }
+    if let Some(at) = matching_success_rule(view, counting) {
+        return success("SuccessPolicy", format!("Matched rules at index {at}"));
+    }
     let succeeded = counting.succeeded(view);
     let complete = match view.spec.completions {
         Some(completions) => succeeded >= completions,
         None => succeeded > 0 && view.active.is_empty(),
     };
-    if complete && !view.is_deleting() {
-        return success("CompletionsReached", "Reached expected number of succeeded pods".to_owned());
+    // Pods too many are deleted, but not by a Job that is being deleted.
+    if complete && (!view.is_deleting() || view.active.is_empty()) {
+        return success(COMPLETIONS_REACHED, "Reached expected number of succeeded pods".to_owned());
     }
     None
 }
 
 fn matching_success_rule(view: &View<'_>, counting: &Counting) -> Option<usize> {
     let policy = view.spec.success_policy.as_ref().filter(|_| view.is_indexed())?;
+    if counting.completed.is_empty() {
+        return None;
+    }
     policy.rules.iter().position(|rule| {
-        let count = match &rule.succeeded_indexes {
-            None => counting.completed.len(),
-            Some(text) => {
-                let wanted = indexes::parse(text, view.completions());
-                let done = wanted.intersection(&counting.completed).count();
-                if rule.succeeded_count.is_none() {
-                    return done == wanted.len();
-                }
-                done
-            }
-        };
-        rule.succeeded_count.is_some_and(|wanted| count as i32 >= wanted)
+        let enough = |done: usize| rule.succeeded_count.is_some_and(|wanted| done as i32 >= wanted);
+        let Some(text) = &rule.succeeded_indexes else { return enough(counting.completed.len()) };
+        let wanted = indexes::parse(text, view.completions());
+        let done = wanted.intersection(&counting.completed).count();
+        !wanted.is_empty() && (done == wanted.len() || enough(done))
     })
 }
 
@@ -95,7 +99,7 @@ fn restarts_exceed(view: &View<'_>, limit: i32) -> bool {
     if policy != Some("OnFailure") {
         return false;
     }
-    let restarts: i32 = view.active.iter().filter(|pod| matches!(pods::phase(pod), "Running" | "Pending")).map(|pod| restarts(pod)).sum();
+    let restarts: i32 = view.pods.iter().filter(|pod| matches!(pods::phase(pod), "Running" | "Pending")).map(|pod| restarts(pod)).sum();
     if limit == 0 { restarts > 0 } else { restarts >= limit }
 }
 
@@ -118,7 +122,7 @@ pub(super) fn set_interim(status: &mut JobStatus, interim: &Interim, now: Timest
     set(status, interim.kind(), "True", &interim.reason, &interim.message, now);
 }
 
-/// Sets a condition; says whether its status changed. The same status again changes nothing.
+/// Sets a condition; says whether it changed.
 pub(super) fn set(status: &mut JobStatus, kind: &str, value: &str, reason: &str, message: &str, now: Timestamp) -> bool {
     let conditions = status.conditions.get_or_insert_default();
     let fresh = JobCondition {
@@ -130,7 +134,7 @@ pub(super) fn set(status: &mut JobStatus, kind: &str, value: &str, reason: &str,
         last_transition_time: Some(Time(now)),
     };
     match conditions.iter_mut().find(|condition| condition.type_ == kind) {
-        Some(known) if known.status == value => return false,
+        Some(known) if known.status == value && known.reason == fresh.reason && known.message == fresh.message => return false,
         Some(known) => *known = fresh,
         None => conditions.push(fresh),
     }
