@@ -51,6 +51,11 @@ impl<'p, 'v> Cursor<'p, 'v> {
         Cursor { value, path: Path { parent: Some(&self.path), step: Step::Index(index) } }
     }
 
+    /// The same value under another name, for what the original calls otherwise.
+    pub fn sibling<'q>(&'q self, field: &'q str) -> Cursor<'q, 'v> {
+        Cursor { value: self.value, path: Path { parent: self.path.parent, step: Step::Field(field) } }
+    }
+
     /// The same path with another value, for a value that is derived from several fields.
     pub fn with<'w>(&self, value: &'w Value) -> Cursor<'p, 'w> {
         Cursor { value, path: self.path }

@@ -52,12 +52,10 @@ pub static KIND: Kind = Kind {
     },
     validate: |pod, problems| {
         let root = Cursor::root(pod);
-        let annotations = root.at("metadata.annotations");
-        pod_spec::validate_annotations(&annotations, problems);
-        pod_spec::validate(&root.at("spec"), pod_spec::Of::Pod, problems);
+        pod_spec::validate_pod(&root, problems);
         // Nothing has run yet: it is new.
         if root.at("metadata.resourceVersion").is_empty() {
-            pod_spec::validate_new_pod(&root.at("spec"), problems);
+            pod_spec::validate_new_pod(&root, problems);
         }
     },
     validate_update: pod_update::validate_update,

@@ -104,7 +104,7 @@ fn validate_pod_term(term: &Cursor, problems: &mut Problems) {
     for namespace in namespaces.items() {
         problems.invalid_each_str(&named, namespace.str(), api::names::dns1123_label(namespace.str()));
     }
-    validate_label_keys(term, problems);
+    validate_term_keys(term, problems);
     let key = term.at("topologyKey");
     if key.is_empty() {
         problems.required(&key, "can not be empty");
@@ -112,26 +112,43 @@ fn validate_pod_term(term: &Cursor, problems: &mut Problems) {
     problems.invalid_each(&key, api::names::qualified_name(key.str()));
 }
 
-fn validate_label_keys(term: &Cursor, problems: &mut Problems) {
+fn validate_term_keys(term: &Cursor, problems: &mut Problems) {
     let (matching, mismatching) = (term.at("matchLabelKeys"), term.at("mismatchLabelKeys"));
-    let any = !matching.is_empty() || !mismatching.is_empty();
-    if any && !term.at("labelSelector").exists() {
-        for at in [&matching, &mismatching] {
-            if !at.is_empty() {
-                problems.forbidden(at, "must not be specified when labelSelector is not set");
-            }
-        }
-        return;
-    }
-    for list in [&matching, &mismatching] {
-        for key in list.items() {
-            problems.invalid_each(&key, api::names::qualified_name(key.str()));
-        }
-    }
+    let selector = term.at("labelSelector");
+    validate_label_keys(&matching, &selector, problems);
+    validate_label_keys(&mismatching, &selector, problems);
+    validate_merged_keys(&matching, &selector, term, problems);
     for key in matching.items() {
         if mismatching.array().contains(key.value) {
             problems.invalid(&key, "exists in both matchLabelKeys and mismatchLabelKeys");
         }
+    }
+}
+
+/// Names of labels, for a selector that is there.
+pub fn validate_label_keys(keys: &Cursor, selector: &Cursor, problems: &mut Problems) {
+    if keys.is_empty() {
+        return;
+    }
+    if !selector.exists() {
+        return problems.forbidden(keys, "must not be specified when labelSelector is not set");
+    }
+    for key in keys.items() {
+        problems.invalid_each(&key, api::names::qualified_name(key.str()));
+    }
+}
+
+/// A key that has become part of the selector stands there once; twice: the user named it too. `at` is what the
+/// original counts the keys below.
+pub fn validate_merged_keys(keys: &Cursor, selector: &Cursor, at: &Cursor, problems: &mut Problems) {
+    let mut seen: Vec<&str> = selector.at("matchLabels").entries().map(|(key, _)| key).collect();
+    for expression in selector.at("matchExpressions").items() {
+        let key = expression.at("key").str();
+        let index = keys.array().iter().rposition(|own| own.as_str() == Some(key));
+        if let Some(index) = index.filter(|_| seen.contains(&key)) {
+            problems.invalid_str(&at.index(index), key, "exists in both matchLabelKeys and labelSelector");
+        }
+        seen.push(key);
     }
 }
 
@@ -158,6 +175,35 @@ mod tests {
             with(json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
                 {"weight": 0, "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname"}}]}})),
             "spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].weight: Invalid value: 0: must be in the range 1-100",
+        );
+        let term = |term: Value| with(json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}));
+        const AT: &str = "spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0]";
+        check(
+            term(json!({"namespaces": ["A"]})),
+            &format!(
+                "{AT}.namespace: Invalid value: \"A\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')\n\
+                 {AT}.topologyKey: Required value: can not be empty\n\
+                 {AT}.topologyKey: Invalid value: \"\": name part must be non-empty\n\
+                 {AT}.topologyKey: Invalid value: \"\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+            ),
+        );
+        check(
+            term(json!({"topologyKey": "zone", "labelSelector": {}, "matchLabelKeys": ["a"], "mismatchLabelKeys": ["a"]})),
+            &format!("{AT}.matchLabelKeys[0]: Invalid value: \"a\": exists in both matchLabelKeys and mismatchLabelKeys"),
+        );
+        check(
+            term(json!({"topologyKey": "zone", "matchLabelKeys": ["a"], "mismatchLabelKeys": ["b"]})),
+            &format!(
+                "{AT}.matchLabelKeys: Forbidden: must not be specified when labelSelector is not set\n\
+                 {AT}.mismatchLabelKeys: Forbidden: must not be specified when labelSelector is not set"
+            ),
+        );
+        check(
+            with(json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 101, "preference": {"matchFields": [{"key": "x", "operator": "Exists"}]}}]}})),
+            "spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].weight: Invalid value: 101: must be in the range 1-100\n\
+             spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].preference.matchFields[0].operator: Invalid value: \"Exists\": not a valid selector operator\n\
+             spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].preference.matchFields[0].key: Invalid value: \"x\": not a valid field selector key",
         );
     }
 }

@@ -62,24 +62,16 @@ fn validate_init(containers: &Cursor, ordinary: &Cursor, context: &Context, prob
 }
 
 /// Fields that say how a pod behaves are not for what is only visiting.
-const EPHEMERAL_FIELDS: &[&str] = &[
-    "name",
-    "image",
-    "command",
-    "args",
-    "workingDir",
-    "env",
-    "envFrom",
-    "volumeMounts",
-    "volumeDevices",
-    "stdin",
-    "stdinOnce",
-    "tty",
-    "imagePullPolicy",
-    "securityContext",
-    "terminationMessagePath",
-    "terminationMessagePolicy",
-    "targetContainerName",
+const NOT_EPHEMERAL: &[&str] = &[
+    "ports",
+    "resources",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
 ];
 
 fn validate_ephemeral(
@@ -107,10 +99,10 @@ fn validate_ephemeral(
         if !target.is_empty() && !others.contains(&target.str()) {
             problems.not_found(&target);
         }
-        for (field, value) in container.object().into_iter().flatten() {
-            let empty = value.as_object().is_some_and(serde_json::Map::is_empty);
-            if !EPHEMERAL_FIELDS.contains(&field.as_str()) && !empty {
-                problems.forbidden(&container.at(field), "cannot be set for an Ephemeral Container");
+        for field in NOT_EPHEMERAL {
+            let at = container.at(field);
+            if at.exists() && !at.object().is_some_and(serde_json::Map::is_empty) {
+                problems.forbidden(&at, "cannot be set for an Ephemeral Container");
             }
         }
         for mount in container.at("volumeMounts").items() {
@@ -165,7 +157,8 @@ fn validate_own_restart(container: &Cursor, problems: &mut Problems) {
         problems.too_many(&rules, rules.len(), 20);
     }
     for rule in rules.items() {
-        checks::one_of(&rule.at("action"), &["Restart", "RestartAllContainers"], problems);
+        // The other action is an alpha feature of the original, off by default.
+        checks::one_of(&rule.at("action"), &["Restart"], problems);
         let codes = rule.at("exitCodes");
         if !codes.exists() {
             problems.required(&codes, "must be specified");
@@ -250,14 +243,25 @@ fn validate_resize_policy(policies: &Cursor, context: &Context, problems: &mut P
 
 /// Limits and requests of a container.
 pub fn validate_resources(resources: &Cursor, claims: &[&str], problems: &mut Problems) {
+    validate_amounts(resources, container_resource_name, claims, problems);
+}
+
+fn validate_amounts(
+    resources: &Cursor,
+    judge_name: fn(&Cursor, &str, &mut Problems),
+    claims: &[&str],
+    problems: &mut Problems,
+) {
     let (limits, requests) = (resources.at("limits"), resources.at("requests"));
     let (mut huge, mut classic) = (false, false);
     for (name, amount) in limits.entries() {
+        judge_name(&amount, name, problems);
         validate_amount(&amount, name, problems);
         huge |= name.starts_with("hugepages-");
         classic |= matches!(name, "cpu" | "memory");
     }
     for (name, amount) in requests.entries() {
+        judge_name(&amount, name, problems);
         validate_amount(&amount, name, problems);
         huge |= name.starts_with("hugepages-");
         classic |= matches!(name, "cpu" | "memory");
@@ -352,8 +356,17 @@ pub fn container_resource_name(amount: &Cursor, name: &str, problems: &mut Probl
     }
 }
 
+/// What may stand in the limits and requests of a pod.
+fn pod_resource_name(amount: &Cursor, name: &str, problems: &mut Problems) {
+    let before = problems.list.len();
+    resource_name(amount, name, problems);
+    let supported = matches!(name, "cpu" | "memory") || name.starts_with("hugepages-");
+    if problems.list.len() == before && !supported {
+        problems.not_supported_str(amount, name, &["cpu", "hugepages-", "memory"]);
+    }
+}
+
 fn validate_amount(amount: &Cursor, name: &str, problems: &mut Problems) {
-    container_resource_name(amount, name, problems);
     checks::non_negative_quantity(amount, problems);
     if let (Some(page), Some(own)) = (name.strip_prefix("hugepages-"), checks::quantity(amount.value)) {
         let page = checks::quantity(&page.into()).map_or(0, |page| page.value());
@@ -391,14 +404,7 @@ fn validate_pod_level(spec: &Cursor, context: &Context, problems: &mut Problems)
     if resources.at("claims").exists() {
         problems.forbidden(&resources.at("claims"), "claims cannot be set for Resources at pod-level");
     }
-    for list in ["limits", "requests"] {
-        for (name, amount) in resources.at(list).entries() {
-            if !matches!(name, "cpu" | "memory") && !name.starts_with("hugepages-") {
-                problems.not_supported_str(&amount, name, &["cpu", "hugepages-", "memory"]);
-            }
-        }
-    }
-    validate_resources(&resources, &[], problems);
+    validate_amounts(&resources, pod_resource_name, &context.resource_claims, problems);
     let Some(map) = spec.value.as_object() else { return };
     let requests = resources.at("requests");
     for (name, own) in requests.entries() {
@@ -408,12 +414,15 @@ fn validate_pod_level(spec: &Cursor, context: &Context, problems: &mut Problems)
         }
     }
     let limits = resources.at("limits");
-    for container in spec.at("containers").items() {
+    // The original puts the containers below the pod's resources.
+    let containers = resources.at("containers");
+    for (index, container) in spec.at("containers").items().enumerate() {
+        let named = containers.index(index);
         for (name, limit) in container.at("resources.limits").entries() {
             let own: &Value = limits.key(name).value;
             if checks::quantity(own).is_some_and(|own| checks::quantity(limit.value).is_some_and(|limit| limit > own)) {
                 let sentence = format!("must be less than or equal to pod limits of {}", own.as_str().unwrap_or(""));
-                problems.invalid(&limit, &sentence);
+                problems.invalid_str(&named.key(name).at("limits"), limit.str(), &sentence);
             }
         }
     }
@@ -499,6 +508,38 @@ mod tests {
         check(
             with("livenessProbe", json!({"exec": {"command": ["true"]}})),
             "spec.initContainers[0].livenessProbe: Forbidden: may not be set for init containers without restartPolicy=Always",
+        );
+    }
+    #[test]
+    fn restarts_by_rules() {
+        let with = |policy: Value, rules: Value| json!({"containers": [{"name": "c", "image": "x", "restartPolicy": policy, "restartPolicyRules": rules}]});
+        let rule = json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]);
+        check(with(json!("Never"), rule.clone()), "");
+        check(
+            with(Value::Null, rule),
+            "spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used",
+        );
+        check(
+            with(json!("Never"), json!([{"action": "Halt"}])),
+            "spec.containers[0].restartPolicyRules[0].action: Unsupported value: \"Halt\": supported values: \"Restart\"\n\
+             spec.containers[0].restartPolicyRules[0].exitCodes: Required value: must be specified",
+        );
+    }
+
+    #[test]
+    fn resources_of_the_pod() {
+        let pod = |own: Value, container: Value| json!({"resources": own, "containers": [{"name": "c", "image": "x", "resources": container}]});
+        check(pod(json!({"limits": {"cpu": "2"}}), json!({"limits": {"cpu": "1"}})), "");
+        check(
+            pod(json!({"requests": {"ephemeral-storage": "1"}, "claims": [{"name": "a"}]}), json!({})),
+            "spec.resources.claims: Forbidden: claims cannot be set for Resources at pod-level\n\
+             spec.resources.requests[ephemeral-storage]: Unsupported value: \"ephemeral-storage\": supported values: \"cpu\", \"hugepages-\", \"memory\"\n\
+             spec.resources.claims[0]: Not found: \"a\": must be one of the names in pod.spec.resourceClaims which is empty",
+        );
+        check(
+            pod(json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}), json!({"limits": {"cpu": "2"}, "requests": {"cpu": "2"}})),
+            "spec.resources.requests[cpu]: Invalid value: \"1\": must be greater than or equal to aggregate container requests of 2\n\
+             spec.resources.containers[0][cpu].limits: Invalid value: \"2\": must be less than or equal to pod limits of 1",
         );
     }
 }

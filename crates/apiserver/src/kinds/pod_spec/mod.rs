@@ -1,9 +1,10 @@
 //! The pod spec: shared by pods and by everything that holds a pod template.
 //!
 //! Invariant: problems come in the original's order: volumes, containers, then the rest field by field.
-//! Deliberately absent: rules about Windows pods beyond the fields they may not set.
+//! Deliberately absent: what the original lets an update keep because an older version had let it in.
 
 mod affinity;
+pub mod annotations;
 pub mod containers;
 pub mod defaults;
 mod env;
@@ -12,8 +13,10 @@ mod probes;
 mod security;
 mod spread;
 pub mod tolerations;
+mod volume_sources;
 pub mod volumes;
 mod warnings;
+mod windows;
 
 use serde_json::Value;
 
@@ -21,7 +24,7 @@ use super::cursor::walk;
 use super::{Cursor, Problems, checks};
 
 pub use affinity::validate_node_selector;
-pub use security::validate_annotations;
+pub use volume_sources::driver_name;
 pub use warnings::{template_warnings, warnings};
 
 pub const SELECTOR_MISMATCH: &str = "`selector` does not match template `labels`";
@@ -45,11 +48,15 @@ struct Context<'v> {
     host_users: bool,
 }
 
-pub fn validate(spec: &Cursor, of: Of, problems: &mut Problems) {
-    validate_with_claims(spec, of, &[], problems);
+/// A whole pod but for its metadata.
+pub fn validate_pod(root: &Cursor, problems: &mut Problems) {
+    let spec = root.at("spec");
+    annotations::validate(&root.at("metadata.annotations"), &spec, problems);
+    validate_spec(&spec, Of::Pod, root.at("metadata.name").str(), &[], problems);
+    validate_pod_only(&spec, problems);
 }
 
-fn validate_with_claims(spec: &Cursor, of: Of, claims: &[&str], problems: &mut Problems) {
+fn validate_spec(spec: &Cursor, of: Of, pod: &str, claims: &[&str], problems: &mut Problems) {
     let grace = spec.at("terminationGracePeriodSeconds");
     if !grace.exists() {
         problems.required(&grace, "");
@@ -57,7 +64,7 @@ fn validate_with_claims(spec: &Cursor, of: Of, claims: &[&str], problems: &mut P
     let volume_list = spec.at("volumes");
     let context = Context {
         of,
-        volumes: volumes::validate(&volume_list, of, problems),
+        volumes: volumes::validate(&volume_list, of, pod, problems),
         claims,
         resource_claims: names_of(spec.at("resourceClaims").array()),
         grace_seconds: grace.opt_int(),
@@ -78,15 +85,13 @@ fn validate_with_claims(spec: &Cursor, of: Of, claims: &[&str], problems: &mut P
     }
     validate_scheduling_gates(&spec.at("schedulingGates"), problems);
     spread::validate(&spec.at("topologySpreadConstraints"), problems);
+    windows::validate_host_process(spec, problems);
     security::validate_host_users(spec, problems);
     validate_names(spec, problems);
     tolerations::validate_tolerations(&spec.at("tolerations"), problems);
     validate_host_aliases(&spec.at("hostAliases"), problems);
     validate_classes(spec, problems);
-    security::validate_os(spec, problems);
-    if of == Of::Pod {
-        validate_pod_only(spec, problems);
-    }
+    windows::validate_os(spec, problems);
 }
 
 fn names_of(list: &[Value]) -> Vec<&str> {
@@ -152,6 +157,9 @@ fn validate_policies(spec: &Cursor, problems: &mut Problems) {
 const NAMESERVERS_MAX: usize = 3;
 const SEARCHES_MAX: usize = 32;
 const SEARCH_BYTES_MAX: usize = 2048;
+const SUBDOMAIN_MAX: usize = 253;
+/// What a kernel takes.
+const HOSTNAME_MAX: usize = 64;
 
 fn validate_dns(spec: &Cursor, problems: &mut Problems) {
     let config = spec.at("dnsConfig");
@@ -185,7 +193,7 @@ fn validate_dns(spec: &Cursor, problems: &mut Problems) {
         // A lone dot searches the root; underscores are allowed, and so is a trailing dot.
         if search.str() != "." {
             let text = search.str().strip_suffix('.').unwrap_or(search.str());
-            problems.invalid_each_str(&search, text, api::names::dns1123_subdomain(&text.replace('_', "x")));
+            problems.invalid_each_str(&search, text, search_problems(text));
         }
     }
     for option in config.at("options").items() {
@@ -193,6 +201,26 @@ fn validate_dns(spec: &Cursor, problems: &mut Problems) {
             problems.required(&option, "must not be empty");
         }
     }
+}
+
+/// A subdomain whose labels may hold underscores, at their beginning too.
+fn search_problems(text: &str) -> Vec<String> {
+    const RULE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+    const LABEL: &str = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
+    let plain = |label: &str| {
+        let label = label.strip_prefix('_').unwrap_or(label);
+        api::names::dns1123_label(&label.chars().map(|c| if c == '_' { '-' } else { c }).take(63).collect::<String>())
+            .is_empty()
+            && !label.ends_with('_')
+            && !label.starts_with('_')
+    };
+    if text.len() > SUBDOMAIN_MAX {
+        return vec![format!("must be no more than {SUBDOMAIN_MAX} bytes")];
+    }
+    if text.split('.').all(plain) {
+        return Vec::new();
+    }
+    vec![api::names::regex_problem(RULE, &format!("{LABEL}(\\.{LABEL})*"), &["example.com"])]
 }
 
 fn validate_scheduling_gates(gates: &Cursor, problems: &mut Problems) {
@@ -224,6 +252,20 @@ fn validate_names(spec: &Cursor, problems: &mut Problems) {
             checks::label(&at, problems);
         }
     }
+    let hostname = spec.at("hostnameOverride");
+    if hostname.is_empty() {
+        return;
+    }
+    checks::subdomain(&hostname, problems);
+    if hostname.len() > HOSTNAME_MAX {
+        problems.too_long(&hostname, HOSTNAME_MAX);
+    }
+    if spec.at("setHostnameAsFQDN").bool() {
+        problems.forbidden(&hostname, "may not be specified when `setHostnameAsFQDN` is true");
+    }
+    if spec.at("hostNetwork").bool() {
+        problems.forbidden(&hostname, "may not be specified when `hostNetwork` is true");
+    }
 }
 
 fn validate_host_aliases(aliases: &Cursor, problems: &mut Problems) {
@@ -244,9 +286,21 @@ fn validate_classes(spec: &Cursor, problems: &mut Problems) {
     if runtime.exists() {
         checks::subdomain(&runtime, problems);
     }
-    checks::optional_one_of(&spec.at("preemptionPolicy"), &["PreemptLowerPriority", "Never"], problems);
-    for (_, amount) in spec.at("overhead").entries() {
-        checks::non_negative_quantity(&amount, problems);
+    preemption_policy(&spec.at("preemptionPolicy"), problems);
+    validate_overhead(&spec.at("overhead"), problems);
+}
+
+pub fn preemption_policy(policy: &Cursor, problems: &mut Problems) {
+    if policy.exists() && checks::required(policy, problems) {
+        checks::one_of(policy, &["PreemptLowerPriority", "Never"], problems);
+    }
+}
+
+/// Judged like the limits of a container, by their name too.
+pub fn validate_overhead(overhead: &Cursor, problems: &mut Problems) {
+    if overhead.exists() {
+        let limits = serde_json::json!({ "limits": overhead.value });
+        containers::validate_resources(&overhead.with(&limits), &[], problems);
     }
 }
 
@@ -269,7 +323,8 @@ fn validate_pod_only(spec: &Cursor, problems: &mut Problems) {
 }
 
 /// What holds for new pods only.
-pub fn validate_new_pod(spec: &Cursor, problems: &mut Problems) {
+pub fn validate_new_pod(root: &Cursor, problems: &mut Problems) {
+    let spec = root.at("spec");
     let ephemeral = spec.at("ephemeralContainers");
     if !ephemeral.is_empty() {
         problems.forbidden(&ephemeral, "cannot be set on create");
@@ -277,10 +332,15 @@ pub fn validate_new_pod(spec: &Cursor, problems: &mut Problems) {
     if !spec.at("nodeName").is_empty() && !spec.at("schedulingGates").is_empty() {
         problems.forbidden(&spec.at("nodeName"), "cannot be set until all schedulingGates have been cleared");
     }
+    annotations::validate_match(&root.at("metadata.annotations"), &spec, problems);
 }
 
 /// Whether a `metav1.LabelSelector` selects the template's labels. One that cannot be parsed has been reported already.
+/// One that is missing selects nothing.
 pub fn selector_matches(selector: &Cursor, template: &Cursor) -> bool {
+    if !selector.exists() {
+        return false;
+    }
     if checks::selects_everything(selector) {
         return true;
     }
@@ -298,11 +358,14 @@ pub fn validate_template(template: &Cursor, problems: &mut Problems) {
 
 /// The same where claims of these names count as volumes.
 pub fn validate_template_with_claims(template: &Cursor, claims: &[&str], problems: &mut Problems) {
-    super::metadata::validate_labels(&template.at("metadata.labels"), problems);
-    let annotations = template.at("metadata.annotations");
+    // The original leaves out `metadata` where it names these two.
+    let (labels, annotations, spec) = (template.at("labels"), template.at("annotations"), template.at("spec"));
+    super::metadata::validate_labels(&labels.with(walk(template.value, "metadata.labels")), problems);
+    let annotations = annotations.with(walk(template.value, "metadata.annotations"));
     super::metadata::validate_annotations(&annotations, problems);
-    validate_annotations(&annotations, problems);
-    validate_with_claims(&template.at("spec"), Of::Template, claims, problems);
+    annotations::validate(&annotations, &spec, problems);
+    validate_spec(&spec, Of::Template, "", claims, problems);
+    annotations::validate_match(&annotations, &spec, problems);
     let ephemeral = template.at("spec.ephemeralContainers");
     if !ephemeral.is_empty() {
         problems.forbidden(&ephemeral, "ephemeral containers not allowed in pod template");
@@ -373,6 +436,35 @@ mod tests {
                 json!([{"name": "e", "image": "x", "imagePullPolicy": "Always", "terminationMessagePolicy": "File"}]),
             ),
             "spec.ephemeralContainers: Forbidden: cannot be set on create",
+        );
+    }
+    #[test]
+    fn names_of_hosts() {
+        check(with("hostnameOverride", json!("my.host.example")), "");
+        check(
+            json!({"containers": [{"name": "c", "image": "nginx"}], "hostnameOverride": "h", "setHostnameAsFQDN": true, "hostNetwork": true}),
+            "spec.hostnameOverride: Forbidden: may not be specified when `setHostnameAsFQDN` is true\n\
+             spec.hostnameOverride: Forbidden: may not be specified when `hostNetwork` is true",
+        );
+        check(with("dnsConfig", json!({"searches": [".", "_sip.a_b.example.org.", "svc"]})), "");
+        check(
+            with("dnsConfig", json!({"searches": ["a_.b"], "options": [{"value": "1"}]})),
+            "spec.dnsConfig.searches[0]: Invalid value: \"a_.b\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')\n\
+             spec.dnsConfig.options[0]: Required value: must not be empty",
+        );
+    }
+
+    #[test]
+    fn overhead_and_policies() {
+        check(
+            with("overhead", json!({"cpus": "1"})),
+            "spec.overhead.limits[cpus]: Invalid value: \"cpus\": must be a standard resource type or fully qualified\n\
+             spec.overhead.limits[cpus]: Invalid value: \"cpus\": must be a standard resource for containers",
+        );
+        check(with("preemptionPolicy", json!("")), "spec.preemptionPolicy: Required value");
+        check(
+            with("preemptionPolicy", json!("x")),
+            "spec.preemptionPolicy: Unsupported value: \"x\": supported values: \"PreemptLowerPriority\", \"Never\"",
         );
     }
 }

@@ -43,7 +43,7 @@ fn validate_mounts(container: &Cursor, mounts: &Cursor, devices: &[Value], conte
         }
         validate_sub_path(mounts, &mount, problems);
         validate_propagation(container, mounts, &mount, problems);
-        validate_recursive_read_only(&mount, problems);
+        validate_recursive_read_only(mounts, &mount, problems);
     }
 }
 
@@ -75,11 +75,12 @@ fn validate_propagation(container: &Cursor, mounts: &Cursor, mount: &Cursor, pro
     }
 }
 
-fn validate_recursive_read_only(mount: &Cursor, problems: &mut Problems) {
-    let own = mount.at("recursiveReadOnly");
+fn validate_recursive_read_only(mounts: &Cursor, mount: &Cursor, problems: &mut Problems) {
+    let own = mounts.at("recursiveReadOnly");
+    let own = own.with(mount.at("recursiveReadOnly").value);
     match own.str() {
-        "" if own.exists() => checks::one_of(&own, &["Disabled", "Enabled", "IfPossible"], problems),
-        "" | "Disabled" => {}
+        "" if !own.exists() => {}
+        "Disabled" => {}
         "Enabled" | "IfPossible" => {
             if !mount.at("readOnly").bool() {
                 problems.forbidden(&own, "may only be specified when readOnly is true");

@@ -1,37 +1,11 @@
 //! Security contexts of pods and containers.
 
-use serde_json::Value;
-
 use super::volumes::relative_path;
+use super::windows;
 use crate::kinds::{Cursor, Problems, checks};
 
 const ID: &str = "must be between 0 and 2147483647, inclusive";
 const APP_ARMOR_PATH_MAX: usize = 4095;
-const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
-const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
-
-/// The annotations that mean something for pods.
-pub fn validate_annotations(annotations: &Cursor, problems: &mut Problems) {
-    for (key, value) in annotations.entries() {
-        if key == SECCOMP_POD || key.starts_with(SECCOMP_CONTAINER) {
-            let profile = value.str();
-            let known = matches!(profile, "runtime/default" | "docker/default" | "unconfined")
-                || profile.starts_with("localhost/");
-            if !known {
-                problems.invalid(&annotations.at(key).with(value.value), "must be a valid seccomp profile");
-            }
-        }
-        if key == "controller.kubernetes.io/pod-deletion-cost" && !is_i32(value.str()) {
-            problems.invalid(&annotations.at(key).with(value.value), "must be a 32bit integer");
-        }
-    }
-}
-
-fn is_i32(text: &str) -> bool {
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    let canonical = digits == "0" && text == "0" || !digits.is_empty() && !digits.starts_with('0');
-    canonical && text.parse::<i32>().is_ok()
-}
 
 pub fn validate_pod(spec: &Cursor, problems: &mut Problems) {
     let context = spec.at("securityContext");
@@ -54,6 +28,7 @@ pub fn validate_pod(spec: &Cursor, problems: &mut Problems) {
     validate_sysctls(spec, &context.at("sysctls"), problems);
     checks::optional_one_of(&context.at("fsGroupChangePolicy"), &["Always", "OnRootMismatch"], problems);
     validate_seccomp(&context.at("seccompProfile"), problems);
+    windows::validate_options(&context.at("windowsOptions"), problems);
     validate_app_armor(&context.at("appArmorProfile"), problems);
     checks::optional_one_of(&context.at("supplementalGroupsPolicy"), &["Merge", "Strict"], problems);
     checks::optional_one_of(&context.at("seLinuxChangePolicy"), &["MountOption", "Recursive"], problems);
@@ -99,7 +74,7 @@ fn is_sysctl(name: &str) -> bool {
     name.len() <= 253 && name.split(['.', '/']).all(segment)
 }
 
-fn validate_seccomp(profile: &Cursor, problems: &mut Problems) {
+pub fn validate_seccomp(profile: &Cursor, problems: &mut Problems) {
     if !profile.exists() {
         return;
     }
@@ -119,7 +94,7 @@ fn validate_seccomp(profile: &Cursor, problems: &mut Problems) {
     }
 }
 
-fn validate_app_armor(profile: &Cursor, problems: &mut Problems) {
+pub fn validate_app_armor(profile: &Cursor, problems: &mut Problems) {
     if !profile.exists() {
         return;
     }
@@ -127,10 +102,10 @@ fn validate_app_armor(profile: &Cursor, problems: &mut Problems) {
     match kind.str() {
         "" => problems.required(&kind, "type is required when appArmorProfile is set"),
         "Localhost" => {
-            if local.str().trim().is_empty() {
-                problems.required(&local, "must be set when AppArmor type is Localhost");
-            } else if local.str().trim() != local.str() {
+            if local.str().trim() != local.str() {
                 problems.invalid(&local, "must not be padded with whitespace");
+            } else if local.is_empty() {
+                problems.required(&local, "must be set when AppArmor type is Localhost");
             }
             if local.len() > APP_ARMOR_PATH_MAX {
                 problems.too_long(&local, APP_ARMOR_PATH_MAX);
@@ -171,6 +146,7 @@ pub fn validate_container(context: &Cursor, host_users: bool, problems: &mut Pro
             );
         }
     }
+    windows::validate_options(&context.at("windowsOptions"), problems);
     validate_app_armor(&context.at("appArmorProfile"), problems);
 }
 
@@ -182,80 +158,6 @@ pub fn validate_host_users(spec: &Cursor, problems: &mut Problems) {
     for (field, named) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
         if spec.at(field).bool() {
             problems.forbidden(&spec.at(named), "when `pod.Spec.HostUsers` is false");
-        }
-    }
-}
-
-const LINUX_POD_FIELDS: &[&str] = &[
-    "appArmorProfile",
-    "seLinuxOptions",
-    "seccompProfile",
-    "fsGroup",
-    "fsGroupChangePolicy",
-    "sysctls",
-    "runAsUser",
-    "runAsGroup",
-    "supplementalGroups",
-    "supplementalGroupsPolicy",
-    "seLinuxChangePolicy",
-];
-
-const LINUX_CONTAINER_FIELDS: &[&str] = &[
-    "appArmorProfile",
-    "seLinuxOptions",
-    "seccompProfile",
-    "capabilities",
-    "readOnlyRootFilesystem",
-    "privileged",
-    "allowPrivilegeEscalation",
-    "procMount",
-    "runAsUser",
-    "runAsGroup",
-];
-
-/// `spec.os` says which fields make sense.
-pub fn validate_os(spec: &Cursor, problems: &mut Problems) {
-    let os = spec.at("os");
-    if !os.exists() {
-        return;
-    }
-    let name = os.at("name");
-    if name.is_empty() {
-        return problems.required(&name, "cannot be empty");
-    }
-    let (pod_fields, own_fields, container_fields, sentence): (&[&str], &[&str], &[&str], &str) = match name.str() {
-        "linux" => (&["windowsOptions"], &[], &["windowsOptions"], "windows options cannot be set for a linux pod"),
-        "windows" => (
-            LINUX_POD_FIELDS,
-            &["hostUsers", "hostPID", "hostIPC", "shareProcessNamespace"],
-            LINUX_CONTAINER_FIELDS,
-            "cannot be set for a windows pod",
-        ),
-        _ => return checks::one_of(&name, &["linux", "windows"], problems),
-    };
-    let context = spec.at("securityContext");
-    let set = |at: &Cursor| at.exists() && *at.value != Value::Bool(false);
-    for field in pod_fields {
-        let at = context.at(field);
-        if at.exists() {
-            problems.forbidden(&at, sentence);
-        }
-    }
-    for field in own_fields {
-        let at = spec.at(field);
-        if set(&at) {
-            problems.forbidden(&at, sentence);
-        }
-    }
-    for list in ["initContainers", "containers", "ephemeralContainers"] {
-        for container in spec.at(list).items() {
-            let context = container.at("securityContext");
-            for field in container_fields {
-                let at = context.at(field);
-                if at.exists() {
-                    problems.forbidden(&at, sentence);
-                }
-            }
         }
     }
 }
