@@ -73,6 +73,33 @@ impl Slot {
     }
 }
 
+/// When it is set, CNI plugins make the pods' networks of every cluster that says nothing else.
+const WITH_PLUGINS: &str = "CORACLE_TEST_CNI";
+
+const PLUGINS: &str = r#"{"cniVersion": "1.0.0", "name": "test", "plugins": [
+  {"type": "bridge", "bridge": "BRIDGE", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+   "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.PODS.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "DIRECTORY/ipam"}},
+  {"type": "portmap", "capabilities": {"portMappings": true}}
+]}"#;
+
+impl Slot {
+    /// A configuration as an administrator would write it; answers its directory.
+    fn write_plugins(&self, scratch: &Path) -> io::Result<PathBuf> {
+        let directory = scratch.join("cni");
+        fs::create_dir_all(&directory)?;
+        let text = PLUGINS
+            .replace("BRIDGE", &self.plugins_bridge())
+            .replace("PODS", &self.networks().0.to_string())
+            .replace("DIRECTORY", &directory.display().to_string());
+        fs::write(directory.join("10-test.conflist"), text)?;
+        Ok(directory)
+    }
+
+    fn plugins_bridge(&self) -> String {
+        format!("cortest{}", self.number)
+    }
+}
+
 /// The repository's root.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
@@ -152,13 +179,17 @@ impl Cluster {
         let registry = RegistryThread::start(target().join("testbed"))?;
         let scratch = Scratch::new(directory.unwrap_or_else(|| slot.directory()))?;
         let data_dir = scratch.path.join("data");
+        let mut flags: Vec<String> = flags.iter().map(|flag| (*flag).to_string()).collect();
+        if std::env::var_os(WITH_PLUGINS).is_some() && !flags.iter().any(|flag| flag == "--cni-conf-dir") {
+            flags.extend(["--cni-conf-dir".to_owned(), slot.write_plugins(&scratch.path)?.display().to_string()]);
+        }
         let registries = format!("mirrors:\n  docker.io:\n    endpoint: [\"http://{}\"]\n", registry.address);
         fs::write(scratch.path.join("registries.yaml"), registries)?;
         let mut cluster = Cluster {
             data_dir,
             registry: registry.address,
             ready_after: Duration::ZERO,
-            flags: flags.iter().map(|flag| (*flag).to_string()).collect(),
+            flags,
             server: None,
             _registry: registry,
             _scratch: scratch,
@@ -364,6 +395,10 @@ impl Drop for Cluster {
             Ok(output) if output.status.success() => {}
             Ok(output) => eprintln!("coracle down: {}", String::from_utf8_lossy(&output.stderr)),
             Err(cause) => eprintln!("coracle down: {cause}"),
+        }
+        if std::env::var_os(WITH_PLUGINS).is_some() {
+            // The plugin leaves its bridge to whoever comes next.
+            let _ = Command::new("ip").args(["link", "delete", &self.slot.plugins_bridge()]).output();
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The server inside test images: says who it is over HTTP, TCP and UDP, remembers what it was told, and fails on demand.
 //!
-//! `testserver serve [PORT]` (HTTP; TCP and UDP one above), `testserver liveness PORT SECONDS` (well for so long, then
-//! 500), `testserver pause`, `testserver say ...` (what it was started with). Each HTTP port answers gRPC health checks.
+//! `testserver serve [PORT]` (HTTP; TCP and UDP one above; two above, its name for each line), `testserver liveness PORT
+//! SECONDS` (well for so long, then 500), `testserver pause`, `testserver say ...` (what it was started with). Each HTTP
+//! port answers gRPC health checks.
 //! `testserver ask TRIES URL...` is the client: a line for each URL (`http`, `tcp` or `udp`) with all different answers,
-//! over HTTP `NAME@CLIENT`, where CLIENT is the address that the server sees. `testserver issuer FILE AUDIENCE` judges
-//! the service-account token in a file by what its issuer publishes.
+//! over HTTP `NAME@CLIENT`, where CLIENT is the address that the server sees. `testserver talk URL...` holds one
+//! conversation with each until its standard input ends: `URL NAMES ANSWERS LONGEST_PAUSE_MILLISECONDS`. `testserver
+//! issuer FILE AUDIENCE` judges the service-account token in a file by what its issuer publishes.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -20,12 +22,15 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 const HEARD_MAX: usize = 1000;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 const ASKED_AT_ONCE: usize = 4;
+const TALK_PAUSE: Duration = Duration::from_millis(20);
+/// Longer than TCP needs to send a lost segment again a few times.
+const TALK_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 struct State {
@@ -59,6 +64,10 @@ fn main() -> std::io::Result<()> {
                     ask(number(1, 1), words.iter().skip(2).map(|word| (*word).to_owned()).collect()).await;
                     Ok(())
                 }
+                Some(&"talk") => {
+                    talk(words.iter().skip(1).map(|word| (*word).to_owned()).collect()).await;
+                    Ok(())
+                }
                 Some(&"issuer") => {
                     let word = |at: usize| words.get(at).copied().unwrap_or_default();
                     match testbed::issuer::judge(word(1), word(2)).await {
@@ -68,7 +77,7 @@ fn main() -> std::io::Result<()> {
                     Ok(())
                 }
                 Some(&"serve") => {
-                    tokio::try_join!(http(port, state), tcp(port + 1), udp(port + 1)).map(|_| ())
+                    tokio::try_join!(http(port, state), tcp(port + 1), udp(port + 1), talked_to(port + 2)).map(|_| ())
                 }
                 _ => http(port, state).await,
             }
@@ -102,7 +111,7 @@ async fn http(port: u16, state: State) -> std::io::Result<()> {
 }
 
 /// With more connections than it may have open files it lets further ones wait, and does not end.
-async fn accept(listener: &TcpListener) -> (tokio::net::TcpStream, SocketAddr) {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
@@ -202,7 +211,7 @@ async fn ask(tries: u64, urls: Vec<String>) {
 }
 
 async fn ask_tcp(address: &str, request: &str) -> std::io::Result<String> {
-    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    let mut stream = TcpStream::connect(address).await?;
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
@@ -216,6 +225,98 @@ async fn ask_udp(address: &str) -> std::io::Result<String> {
     let mut buffer = [0; 2048];
     let length = socket.recv(&mut buffer).await?;
     Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
+/// One connection, or one UDP socket, for all of its questions.
+enum Line {
+    Tcp(BufReader<TcpStream>),
+    Udp(UdpSocket),
+}
+
+impl Line {
+    async fn open(url: &str) -> std::io::Result<Line> {
+        let (protocol, address) = url.split_once("://").unwrap_or(("tcp", url));
+        if protocol != "udp" {
+            return Ok(Line::Tcp(BufReader::new(TcpStream::connect(address).await?)));
+        }
+        let socket = UdpSocket::bind("0.0.0.0:0").await?;
+        socket.connect(address).await?;
+        Ok(Line::Udp(socket))
+    }
+
+    async fn ask(&mut self) -> std::io::Result<String> {
+        let mut answer = String::new();
+        match self {
+            Line::Tcp(stream) => {
+                stream.get_mut().write_all(b"hostname\n").await?;
+                if stream.read_line(&mut answer).await? == 0 {
+                    return Err(std::io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            Line::Udp(socket) => {
+                let mut buffer = [0; 2048];
+                socket.send(b"hostname").await?;
+                let length = socket.recv(&mut buffer).await?;
+                answer.push_str(&String::from_utf8_lossy(&buffer[..length]));
+            }
+        }
+        Ok(answer.trim().to_owned())
+    }
+}
+
+async fn talk(urls: Vec<String>) {
+    let (hold, held) = tokio::sync::watch::channel(());
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        drop(hold);
+    });
+    let talks = urls.into_iter().map(|url| {
+        let mut held = held.clone();
+        async move {
+            let (mut names, mut answers, mut longest) = (BTreeSet::new(), 0, Duration::ZERO);
+            let talk = async {
+                let mut line = Line::open(&url).await?;
+                loop {
+                    let asked = Instant::now();
+                    names.insert(tokio::time::timeout(TALK_TIMEOUT, line.ask()).await??);
+                    answers += 1;
+                    longest = longest.max(asked.elapsed());
+                    tokio::time::sleep(TALK_PAUSE).await;
+                }
+            };
+            let outcome: std::io::Result<()> = tokio::select! {
+                _ = held.changed() => Ok(()),
+                broken = talk => broken,
+            };
+            let names = match outcome {
+                Ok(()) => names.into_iter().collect::<Vec<_>>().join(","),
+                Err(cause) => format!("error:{:?}", cause.kind()),
+            };
+            format!("{url} {names} {answers} {}", longest.as_millis())
+        }
+    });
+    for line in futures::future::join_all(talks).await {
+        println!("{line}");
+    }
+}
+
+/// The other side of a conversation over TCP.
+async fn talked_to(port: u16) -> std::io::Result<()> {
+    let listener = TcpListener::bind(("::", port)).await?;
+    loop {
+        let (stream, _) = accept(&listener).await;
+        tokio::spawn(async move {
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            while stream.read_line(&mut line).await.is_ok_and(|length| length > 0) {
+                let answer = hostname() + "\n";
+                if stream.get_mut().write_all(answer.as_bytes()).await.is_err() {
+                    return;
+                }
+                line.clear();
+            }
+        });
+    }
 }
 
 /// `HealthCheckResponse { status: SERVING }`, with the trailers that gRPC wants.

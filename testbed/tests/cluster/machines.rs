@@ -184,6 +184,57 @@ fn plain_routes_instead_of_encapsulation() {
     assert_eq!(mtu, "1500\n");
 }
 
+/// As an administrator would write it, with a range for each machine; ways to the other one's are the administrator's too.
+const PLUGINS: &str = r#"{"cniVersion": "1.0.0", "name": "test", "plugins": [
+  {"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
+   "ipam": {"type": "host-local", "ranges": [[{"subnet": "RANGE"}]], "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "/run/cni/ipam"}},
+  {"type": "portmap", "capabilities": {"portMappings": true}}
+]}"#;
+
+#[test]
+fn plugins_make_the_network_of_several_machines() {
+    let reason = missing().or_else(|| {
+        let plugin = std::path::Path::new("/usr/lib/cni/bridge");
+        (!plugin.exists()).then(|| "no CNI plugins (containernetworking-plugins)".to_owned())
+    });
+    if let Some(reason) = reason {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let mut machines = Machines::bare(Plan::of(2).flags("--cni-conf-dir /run/cni/net.d")).expect("the machines are on");
+    for (index, machine) in machines.machines.iter().enumerate() {
+        let other = &machines.machines[1 - index];
+        let text = PLUGINS.replace("RANGE", &format!("10.42.{}.0/24", 100 + index));
+        let script = format!("mkdir -p /run/cni/net.d; echo '{text}' > /run/cni/net.d/10-test.conflist; ip route add 10.42.{}.0/24 via {}", 101 - index, other.address);
+        let made = machine.command("bash", &["-c", &script]).status().expect("bash runs");
+        assert!(made.success());
+    }
+    machines.boot_server(0).expect("the server starts");
+    let token = machines.token().expect("a token");
+    machines.join(1, &token).expect("starts");
+    for index in 0..2 {
+        machines.wait_until_ready(index, SOON).expect("is Ready");
+    }
+    machines.apply(&(web(4) + "---" + TOOLS));
+    machines.kubectl("rollout status deployment/web --timeout=60s");
+    machines.kubectl("rollout status daemonset/tools --timeout=60s");
+    for (pod, node, address) in pods(&machines, "app=tools") {
+        let range = if node == "machine-1" { "10.42.100." } else { "10.42.101." };
+        assert!(address.starts_with(range), "{pod} on {node}: {address}");
+    }
+    every_pod_reaches_every_other_of_two(&machines);
+    services_answer_everywhere(&machines);
+    kubectl_reaches_pods_on_every_node(&machines);
+    for machine in &machines.machines {
+        assert_eq!(machine.run("ip -brief link show type vxlan"), "", "nothing of ours beside theirs");
+    }
+    let left = machines.machines[1].coracle_output(&["down", "--purge"]).expect("runs");
+    assert!(left.status.success(), "{left:?}");
+    let links = machines.machines[1].run("ip -brief link show");
+    assert!(!links.contains("veth") && !links.contains("coracle"), "{links}");
+    assert_eq!(machines.machines[1].run("find /run/cni/ipam/test -name 10.42.*"), "", "their addresses are given back");
+}
+
 fn every_pod_reaches_every_other_of_two(machines: &Machines) {
     let tools = pods(machines, "app=tools");
     for (from, _, _) in &tools {

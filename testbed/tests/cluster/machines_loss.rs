@@ -1,6 +1,8 @@
 //! What happens when a machine is lost, cut off or emptied: pods come up elsewhere, names are never doubled, traffic
 //! goes on; and when one of two servers is.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -41,6 +43,7 @@ spec:
       - name: main
         image: busybox:1.35
         command: [sh, -c, "hostname > /data/index.html; exec httpd -f -p 80 -h /data"]
+        readinessProbe: {httpGet: {port: 80}, periodSeconds: 1}
         volumeMounts: [{name: data, mountPath: /data}]
   volumeClaimTemplates:
   - metadata: {name: data}
@@ -104,12 +107,13 @@ fn names_are_never_doubled_when_a_node_is_cut_off() {
     machines.apply(NAMED);
     machines.kubectl("rollout status statefulset/web --timeout=90s");
     let of = |name: &str| pods(&machines, "app=named").into_iter().find(|(pod, _, _)| pod == name).expect("there");
-    let nodes: std::collections::BTreeSet<String> = pods(&machines, "app=named").into_iter().map(|(_, node, _)| node).collect();
+    let nodes: BTreeSet<String> = pods(&machines, "app=named").into_iter().map(|(_, node, _)| node).collect();
     assert_eq!(nodes.len(), 3);
     for (pod, _, _) in pods(&machines, "app=named") {
         let page = machines.kubectl(&format!("exec {pod} -- wget -q -O - http://web-0.web.default.svc.cluster.local/"));
         assert_eq!(page, "web-0\n", "from {pod}");
     }
+    an_update_goes_from_one_to_the_next(&machines);
     // One that is no server is cut off.
     let (victim, node, _) = ["web-1", "web-2"].map(of).into_iter().find(|(_, node, _)| node != "machine-1").expect("two of three");
     let index = node.trim_start_matches("machine-").parse::<usize>().expect("a number") - 1;
@@ -144,6 +148,45 @@ fn names_are_never_doubled_when_a_node_is_cut_off() {
     machines.kubectl("delete persistentvolumeclaims --all");
     machines.eventually("get persistentvolumes -o name", SOON, str::is_empty);
     assert_eq!(directories(), 0);
+}
+
+/// From the last to the first, each Ready before the next goes, each on its node and with its volume again.
+fn an_update_goes_from_one_to_the_next(machines: &Machines) {
+    let named = || pods(machines, "app=named").into_iter().map(|(pod, node, _)| (pod, node)).collect::<Vec<_>>();
+    let before = named();
+    for (pod, _) in &before {
+        machines.kubectl_words(&["exec", pod, "--", "sh", "-c", "echo of $(hostname) > /data/kept"]);
+    }
+    // Every change of a pod in a line, as the server tells them: which, whether it is ending, whether it is Ready.
+    let columns = "jsonpath={.metadata.name} {.metadata.uid} ending:{.metadata.deletionTimestamp} ready:{.status.conditions[?(@.type=='Ready')].status}{\"\\n\"}";
+    let mut watch = machines.kubectl_command(&["get", "pods", "-l", "app=named", "--watch", "--request-timeout=60s", "-o", columns]);
+    let mut watch = watch.stdout(Stdio::piped()).spawn().expect("kubectl runs");
+    let told = BufReader::new(watch.stdout.take().expect("is piped"));
+    machines.kubectl("set image statefulset/web main=busybox:1.28");
+    let mut ready: BTreeMap<String, bool> = BTreeMap::new();
+    let (mut gone, mut uids) = (Vec::new(), BTreeSet::new());
+    for line in told.lines().map_while(Result::ok) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [name, uid, ending, readiness] = words[..] else { panic!("{line}") };
+        if ending != "ending:" && gone.last().is_none_or(|last| last != name) {
+            let others: Vec<&String> = ready.iter().filter(|(other, ready)| *other != name && !**ready).map(|(other, _)| other).collect();
+            assert!(others.is_empty(), "{name} goes while {others:?} is not Ready");
+            gone.push(name.to_owned());
+        }
+        uids.insert(uid.to_owned());
+        ready.insert(name.to_owned(), readiness == "ready:True" && ending == "ending:");
+        if uids.len() == 6 && ready.values().all(|ready| *ready) {
+            break;
+        }
+    }
+    let _ = watch.kill();
+    let _ = watch.wait();
+    assert_eq!(gone, ["web-2", "web-1", "web-0"]);
+    assert_eq!(named(), before);
+    machines.kubectl("rollout status statefulset/web --timeout=60s");
+    for (pod, _) in &before {
+        assert_eq!(machines.kubectl(&format!("exec {pod} -- cat /data/kept")), format!("of {pod}\n"));
+    }
 }
 
 const BUDGET: &str = r#"

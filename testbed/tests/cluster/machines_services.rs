@@ -4,7 +4,7 @@
 //! client in the test image, and again until the whole table holds.
 
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use testbed::cluster::target;
@@ -62,8 +62,12 @@ fn meets(place: Place, wanted: &str, answers: &str) -> bool {
 }
 
 fn ask(machines: &Machines, place: Place, urls: &[String]) -> BTreeMap<String, String> {
+    ask_so_often(machines, place, TRIES, urls)
+}
+
+fn ask_so_often(machines: &Machines, place: Place, tries: &str, urls: &[String]) -> BTreeMap<String, String> {
     let server = target().join("debug/testserver").display().to_string();
-    let mut words = vec!["ask", TRIES];
+    let mut words = vec!["ask", tries];
     words.extend(urls.iter().map(String::as_str));
     let mut command: Command = match place {
         Place::Pod(index) => {
@@ -151,10 +155,10 @@ spec:
 }
 
 const SERVICES: &str = r#"
-{name: plain, spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: http}, {name: tcp, port: 81, targetPort: 8081}, {name: both-tcp, port: 53, targetPort: 8081}, {name: both-udp, port: 53, targetPort: 8081, protocol: UDP}]}}
-{name: node, spec: {type: NodePort, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30081}, {name: tcp, port: 53, targetPort: 8081, nodePort: 30082}, {name: udp, port: 53, targetPort: 8081, nodePort: 30082, protocol: UDP}]}}
+{name: plain, spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: http}, {name: tcp, port: 81, targetPort: 8081}, {name: both-tcp, port: 53, targetPort: 8081}, {name: both-udp, port: 53, targetPort: 8081, protocol: UDP}, {name: talk, port: 83, targetPort: 8082}]}}
+{name: node, spec: {type: NodePort, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30081}, {name: tcp, port: 53, targetPort: 8081, nodePort: 30082}, {name: udp, port: 53, targetPort: 8081, nodePort: 30082, protocol: UDP}, {name: talk, port: 83, targetPort: 8082, nodePort: 30089}]}}
 {name: node-local, spec: {type: NodePort, externalTrafficPolicy: Local, selector: {app: web}, ports: [{port: 80, targetPort: 8080, nodePort: 30083}]}}
-{name: first-local, spec: {type: NodePort, externalTrafficPolicy: Local, selector: {name: web-1}, ports: [{port: 80, targetPort: 8080, nodePort: 30084}]}}
+{name: first-local, spec: {type: NodePort, externalTrafficPolicy: Local, selector: {name: web-1}, ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30084}, {name: tcp, port: 81, targetPort: 8081, nodePort: 30085}]}}
 {name: balanced, spec: {type: LoadBalancer, selector: {app: web}, ports: [{name: http, port: 8085, targetPort: 8080}, {name: udp, port: 8085, targetPort: 8081, protocol: UDP}]}}
 {name: balanced-local, spec: {type: LoadBalancer, externalTrafficPolicy: Local, healthCheckNodePort: 30086, selector: {name: web-1}, ports: [{port: 8086, targetPort: 8080}]}}
 {name: restricted, spec: {type: LoadBalancer, loadBalancerSourceRanges: [192.0.2.200/32], selector: {app: web}, ports: [{port: 8087, targetPort: 8080}]}}
@@ -262,6 +266,9 @@ fn every_kind_of_service_answers_everywhere() {
     assert_eq!(inside.values().map(String::as_str).filter(|answer| meets(Place::Pod(0), "all", answer)).count(), 1, "{inside:?}");
 
     pods_are_seen_as_themselves(&machines);
+    beyond_the_cluster_pods_are_seen_as_their_nodes(&machines);
+    policies_hold_between_machines(&machines);
+    conversations_go_on_beside_changes(&mut machines);
     health_checks_tell_who_has_endpoints(&machines);
     affinity_holds_for_a_client(&machines);
     the_last_ones_serve_while_they_end(&machines);
@@ -277,6 +284,143 @@ fn pods_are_seen_as_themselves(machines: &Machines) {
     // An endpoint reaches itself through its Service.
     let output = machines.kubectl(&format!("exec web-1 -- testserver ask {TRIES} {url}"));
     assert!(output.contains("web-1@") && output.contains("web-2@"), "{output}");
+}
+
+fn beyond_the_cluster_pods_are_seen_as_their_nodes(machines: &Machines) {
+    let server = target().join("debug/testserver").display().to_string();
+    let mut serving = machines.outside_process(&server, &["serve", "8070"]).spawn().expect("the server runs");
+    let url = format!("http://{OUTSIDE}:8070");
+    for (index, (_, address, _)) in MACHINES.iter().enumerate() {
+        soon(machines, Place::Pod(index), &url, |answer| answer.ends_with(&format!("@{address}")));
+    }
+    let _ = serving.kill();
+    let _ = serving.wait();
+}
+
+#[track_caller]
+fn soon(machines: &Machines, place: Place, url: &str, wanted: impl Fn(&str) -> bool) {
+    let end = Instant::now() + SOON;
+    loop {
+        let told = ask_so_often(machines, place, "1", &[url.to_owned()]);
+        let answer = told.get(url).map_or("nothing", String::as_str);
+        if wanted(answer) {
+            return;
+        }
+        assert!(Instant::now() < end, "{place:?} {url}: {answer}\n{}", machines.logs());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+const POLICIES: &str = r#"
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: into-web-1}
+spec:
+  podSelector: {matchLabels: {name: web-1}}
+  ingress:
+  - {from: [{podSelector: {matchLabels: {app: ask}}}], ports: [{port: http}]}
+  - {from: [{ipBlock: {cidr: OUTSIDE/32}}], ports: [{port: 8081, endPort: 8082}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: out-of-ask-3}
+spec:
+  podSelector: {matchLabels: {name: ask-3}}
+  policyTypes: [Egress]
+  egress: [{to: [{podSelector: {matchLabels: {name: web-1}}}, {podSelector: {matchLabels: {name: web-2}}}], ports: [{port: 8080}]}]
+"#;
+
+/// Whom a policy names it finds on whatever node they are, and whom it does not is kept out from wherever.
+fn policies_hold_between_machines(machines: &Machines) {
+    let addresses: Vec<String> = pods(machines, "app=web").into_iter().map(|(_, _, address)| address).collect();
+    let at = |index: usize, rest: &str| rest.replace("HOST", &addresses[index]);
+    let (http, tcp) = (at(0, "http://HOST:8080"), at(0, "tcp://HOST:8081"));
+    let node_port = "http://192.0.2.11:30084".to_owned();
+    machines.apply(&POLICIES.replace("OUTSIDE", &OUTSIDE.to_string()));
+    let is = |wanted: &'static str| move |answer: &str| answer.split('@').next() == Some(wanted);
+    let silent = |answer: &str| answer == "error: TimedOut";
+    for index in 0..3 {
+        soon(machines, Place::Pod(index), &tcp, silent);
+        soon(machines, Place::Pod(index), &http, is("web-1"));
+    }
+    for index in [1, 2] {
+        soon(machines, Place::Host(index), &http, silent);
+    }
+    // Its own node reaches a pod always: its probes come from there.
+    soon(machines, Place::Host(0), &tcp, is("web-1"));
+    // Outside is let in at other ports only.
+    soon(machines, Place::Outside, &node_port, silent);
+    soon(machines, Place::Outside, "tcp://192.0.2.11:30085", is("web-1"));
+    let other = machines.kubectl_command(&["exec", "web-2", "--", "testserver", "ask", "1", &http]).output().expect("kubectl runs");
+    assert_eq!(String::from_utf8_lossy(&other.stdout), format!("{http} error: TimedOut\n"));
+    // Out: to two of them, through a Service as well, and nowhere else.
+    soon(machines, Place::Pod(2), &at(1, "http://HOST:8080"), is("web-2"));
+    soon(machines, Place::Pod(2), &at(2, "http://HOST:8080"), silent);
+    soon(machines, Place::Pod(2), &format!("http://{}:80", cluster_ip(machines, "by-hand")), is("web-2"));
+    soon(machines, Place::Pod(0), &at(2, "http://HOST:8080"), is("web-3"));
+    machines.kubectl("delete networkpolicies --all");
+    soon(machines, Place::Pod(2), &at(2, "http://HOST:8080"), is("web-3"));
+    soon(machines, Place::Outside, &node_port, is("web-1"));
+}
+
+/// Twenty Services come, change and go, five times over; so do endpoints of the very Service that is talked through, and
+/// the program that writes the rules. A conversation notices nothing of it.
+fn conversations_go_on_beside_changes(machines: &mut Machines) {
+    let server = target().join("debug/testserver").display().to_string();
+    let address = cluster_ip(machines, "plain");
+    let inside = [format!("tcp://{address}:83"), format!("udp://{address}:53"), "tcp://192.0.2.13:30089".to_owned()];
+    let outside: Vec<String> = MACHINES.iter().flat_map(|(_, node, _)| [format!("tcp://{node}:30089"), format!("udp://{node}:30082")]).collect();
+    let talks: Vec<(Place, Child)> = (0..3)
+        .map(Place::Host)
+        // What is said in a pod of the third comes by way of the program that is killed.
+        .chain([Place::Pod(0), Place::Pod(1), Place::Outside])
+        .map(|place| {
+            let urls = if place == Place::Outside { &outside[..] } else { &inside[..] };
+            let words: Vec<&str> = ["talk"].into_iter().chain(urls.iter().map(String::as_str)).collect();
+            let mut command = match place {
+                Place::Pod(index) => {
+                    let exec = ["exec", "-i", &format!("ask-{}", index + 1), "--", "testserver"];
+                    machines.kubectl_command(&[&exec[..], &words].concat())
+                }
+                Place::Host(index) => machines.machines[index].command(&server, &words),
+                Place::Outside => machines.outside(&server, &words),
+            };
+            (place, command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("talks"))
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(1));
+    for round in 0..5 {
+        let other = |number: usize| {
+            let kind = ["ClusterIP", "NodePort", "LoadBalancer"][(number + round) % 3];
+            let app = ["web", "ask", "nobody"][(number + 2 * round) % 3];
+            let port = 9000 + number;
+            format!("{{apiVersion: v1, kind: Service, metadata: {{name: other-{number}, labels: {{other: \"yes\"}}}}, spec: {{type: {kind}, selector: {{app: {app}}}, ports: [{{port: {port}, targetPort: 8082}}]}}}}\n")
+        };
+        machines.apply(&(0..20).map(other).collect::<Vec<_>>().join("---\n"));
+        let app = if round % 2 == 0 { "web" } else { "ending" };
+        machines.kubectl(&format!("label pod ending app={app} --overwrite"));
+        if round == 2 {
+            machines.kubectl("delete services -l other=yes --wait=false");
+        }
+        if round == 3 {
+            machines.kill_coracle(2).expect("is killed");
+            machines.start_coracle(2).expect("starts");
+        }
+    }
+    machines.kubectl("delete services -l other=yes");
+    machines.kubectl("label pod ending app=ending --overwrite");
+    machines.wait_until_ready(2, SOON).expect("is Ready");
+    for (place, mut talk) in talks {
+        drop(talk.stdin.take());
+        let output = talk.wait_with_output().expect("ends");
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(told.lines().count(), if place == Place::Outside { 6 } else { 3 }, "{place:?}: {told}");
+        for line in told.lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            let (name, answers) = (words[1], words[2].parse::<u32>().expect("a number"));
+            assert!(matches!(name, "web-1" | "web-2" | "web-3") && answers > 50, "{place:?}: {line}");
+        }
+    }
 }
 
 fn health_checks_tell_who_has_endpoints(machines: &Machines) {

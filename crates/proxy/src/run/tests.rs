@@ -18,6 +18,8 @@ use super::*;
 #[path = "../../../net/tests/node/machine.rs"]
 mod machine;
 
+mod measurements;
+
 use machine::{Pod, TIMEOUT, default_route, fetch, neighbour, on_machine};
 
 const TABLE: &str = "coracle";
@@ -552,95 +554,6 @@ fn a_running_proxy_follows_the_api() {
         runtime.block_on(running).unwrap();
         assert!(answers("b "), "rules outlive the proxy");
     });
-}
-
-/// Prints times; `cargo nextest run -p proxy --release --run-ignored all --no-capture many_services`.
-#[test]
-#[ignore = "a measurement"]
-fn many_services() {
-    on_machine(|| {
-        for count in [5_000, 50_000] {
-            let mut kernel = Kernel::new(&config()).unwrap();
-            let object = |number: u32, endpoints: u32| -> Seen {
-                let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 43, 0, 0)) + number);
-                let service = json!({
-                    "metadata": {"name": format!("s{number}"), "namespace": "default"},
-                    "spec": {"clusterIP": ip, "type": "ClusterIP", "ports": [{"port": 80}]},
-                });
-                let addresses: Vec<IpAddr> = (0..endpoints)
-                    .map(|endpoint| {
-                        Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 42, 0, 0)) + number * 2 + endpoint).into()
-                    })
-                    .collect();
-                let slice = json!({
-                    "metadata": {"name": "x", "namespace": "default"},
-                    "addressType": "IPv4",
-                    "endpoints": on_node("node-b", &addresses),
-                    "ports": [{"name": "", "port": 8080}],
-                });
-                let slice = Arc::new(serde_json::from_value(slice).unwrap());
-                (Some(Arc::new(serde_json::from_value(service).unwrap())), vec![slice])
-            };
-            let key = |number: u32| ObjectKey::new("default", format!("s{number}"));
-            let objects: HashMap<ObjectKey, Seen> = (0..count).map(|number| (key(number), object(number, 2))).collect();
-            let start = Instant::now();
-            kernel.replace(objects.keys().cloned().collect(), |key| objects[key].clone()).unwrap();
-            eprintln!("{count} Services: full load {:?}", start.elapsed());
-            let mut changes = Vec::new();
-            for round in 0..50 {
-                let number = round * 97 % count;
-                for endpoints in [3, 2] {
-                    let changed = object(number, endpoints);
-                    let start = Instant::now();
-                    kernel.change(HashSet::from([key(number)]), |_| changed.clone()).unwrap();
-                    changes.push(start.elapsed());
-                }
-            }
-            changes.sort();
-            eprintln!("{count} Services: one change, median {:?}, worst {:?}", changes[50], changes[99]);
-        }
-    });
-}
-
-/// Prints times, direct and through a Service by turns, so that noise meets both.
-#[test]
-#[ignore = "a measurement"]
-fn connections() {
-    on_machine(|| {
-        let mut node = TestNode::new();
-        let ((_here, here), (client, _)) = (node.server("here"), node.pod("client"));
-        // A pod of another node, behind a route.
-        let there: IpAddr = [10, 42, 1, 2].into();
-        let run = |arguments: &str| assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success());
-        run("route add 10.42.1.0/24 via 192.0.2.2");
-        node.outside.run(|| run("address add 10.42.1.2/32 dev lo"));
-        node.outside.serve(8080, "there");
-        for (whither, endpoint) in [("on this node", here), ("on another node", there)] {
-            node.set(json!({}), json!({}), ready(&[endpoint]));
-            let addresses = [SocketAddr::new(endpoint, 8080), SocketAddr::new(VIP, 80)];
-            for (whence, measured) in [("a pod", client.run(|| measure(addresses))), ("the host", measure(addresses))] {
-                let [direct, through] = measured;
-                let more = (through / direct - 1.0) * 100.0;
-                eprintln!("from {whence} to a pod {whither}: direct {direct:.1} us, through a Service {through:.1} us, {more:+.1} %");
-            }
-        }
-    });
-}
-
-/// Medians in microseconds.
-fn measure(addresses: [SocketAddr; 2]) -> [f64; 2] {
-    let mut taken = [Vec::new(), Vec::new()];
-    for _ in 0..3_000 {
-        for (address, taken) in addresses.iter().zip(&mut taken) {
-            let start = Instant::now();
-            drop(TcpStream::connect(address).unwrap());
-            taken.push(start.elapsed().as_secs_f64() * 1e6);
-        }
-    }
-    taken.map(|mut taken| {
-        taken.sort_by(f64::total_cmp);
-        taken[taken.len() / 2]
-    })
 }
 
 /// What a change is in [`killed_in_the_middle`]: Services come, change their endpoints and types, and go.
