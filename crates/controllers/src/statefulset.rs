@@ -60,6 +60,9 @@ impl StatefulSets {
                     return Ok(());
                 }
                 let name = pod.metadata.name.clone().unwrap_or_default();
+                if self.has_stale_claim(set, &pod) {
+                    return Ok(()); // Its end is told.
+                }
                 self.create_claims(set, &pod).await?;
                 match self.context.create(&*pod).await {
                     Ok(_) => {
@@ -68,6 +71,7 @@ impl StatefulSets {
                         Ok(())
                     }
                     Err(error) if is_namespace_terminating(&error) => Ok(()),
+                    Err(error) if error_kind(&error) == ErrorKind::AlreadyExists => Err(error.into()),
                     Err(error) => {
                         let text = format!("create Pod {name} in StatefulSet {set_name} failed error: {}", error_text(&error));
                         self.tell(set, EventType::Warning, "FailedCreate", text);
@@ -75,13 +79,8 @@ impl StatefulSets {
                     }
                 }
             }
-            Step::Delete { pod, reason } => {
+            Step::Delete(pod) => {
                 let name = pod.metadata.name.as_deref().unwrap_or_default();
-                if let Some((reason, what)) = reason {
-                    let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-                    let text = format!("StatefulSet {namespace}/{set_name} is recreating {what} Pod {name}");
-                    self.tell(set, EventType::Warning, reason, text);
-                }
                 let options = DeleteOptions::uid(pod.metadata.uid.clone().unwrap_or_default());
                 match self.context.delete::<Pod>(&ObjectKey::of(&pod.metadata), &options).await {
                     Ok(()) => {
@@ -98,12 +97,29 @@ impl StatefulSets {
             }
             Step::Repair(pod) => {
                 self.create_claims(set, &pod).await?;
-                self.context.update(&*pod).await?;
-                Ok(())
+                let name = pod.metadata.name.as_deref().unwrap_or_default();
+                match self.context.update(&*pod).await {
+                    Ok(_) => {
+                        let text = format!("update Pod {name} in StatefulSet {set_name} successful");
+                        self.tell(set, EventType::Normal, "SuccessfulUpdate", text);
+                        Ok(())
+                    }
+                    Err(error) => {
+                        let text = format!("update Pod {name} in StatefulSet {set_name} failed error: {}", error_text(&error));
+                        self.tell(set, EventType::Warning, "FailedUpdate", text);
+                        Err(error.into())
+                    }
+                }
             }
             Step::Claims { pod } => self.create_claims(set, &pod).await,
             Step::OwnClaims { pod, condemned } => self.own_claims(set, &pod, condemned).await,
         }
+    }
+
+    /// Whether a claim still goes the way of an earlier pod of that name: a new pod must not get hold of it.
+    fn has_stale_claim(&self, set: &StatefulSet, pod: &Pod) -> bool {
+        let claims = identity::claims(set, pod);
+        claims.iter().filter_map(|claim| self.claims.get(&ObjectKey::of(&claim.metadata))).any(|held| identity::is_stale(&held, pod))
     }
 
     /// Makes the claims that the pod's volumes name and that are not there.

@@ -103,6 +103,12 @@ pub(super) fn claims(set: &StatefulSet, pod: &Pod) -> Vec<PersistentVolumeClaim>
         .collect()
 }
 
+/// Owned by a pod of that name which is not this one: the claim will be deleted as that pod was.
+pub(super) fn is_stale(claim: &PersistentVolumeClaim, pod: &Pod) -> bool {
+    let of_namesake = |owner: &OwnerReference| owner.kind == "Pod" && Some(&owner.name) == pod.metadata.name.as_ref();
+    claim.metadata.owner_references.iter().flatten().any(|owner| of_namesake(owner) && Some(&owner.uid) != pod.metadata.uid.as_ref())
+}
+
 /// The claim with the owner that the retention policy asks for, or `None` when it has that already.
 pub(super) fn owned_as_policy_says(set: &StatefulSet, pod: &Pod, claim: &PersistentVolumeClaim, condemned: bool) -> Option<PersistentVolumeClaim> {
     let policy = set.spec.as_ref().and_then(|spec| spec.persistent_volume_claim_retention_policy.as_ref());
@@ -154,5 +160,65 @@ mod tests {
         assert_eq!(of("db-x"), None);
         assert_eq!(of("other-1"), None);
         assert_eq!(of("db-"), None);
+    }
+
+    #[test]
+    fn who_owns_a_claim() {
+        /// Policies when deleted and when scaled; the claim's owners before and after, `set`, `pod` or another's uid.
+        #[track_caller]
+        fn check(when_deleted: &str, when_scaled: &str, condemned: bool, before: &str, expected: &str) {
+            let mut set = StatefulSet::default();
+            set.metadata.uid = Some("set".into());
+            let policy = serde_json::from_value(serde_json::json!({"whenDeleted": when_deleted, "whenScaled": when_scaled})).unwrap();
+            set.spec.get_or_insert_default().persistent_volume_claim_retention_policy = Some(policy);
+            let mut pod = Pod::default();
+            pod.metadata.uid = Some("pod".into());
+            let mut claim = PersistentVolumeClaim::default();
+            let owner = |word: &str| {
+                let (uid, controller) = word.strip_suffix('!').map_or((word, None), |uid| (uid, Some(true)));
+                OwnerReference { uid: uid.into(), controller, ..OwnerReference::default() }
+            };
+            let owners: Vec<OwnerReference> = before.split_whitespace().map(owner).collect();
+            claim.metadata.owner_references = (!owners.is_empty()).then_some(owners);
+            let updated = owned_as_policy_says(&set, &pod, &claim, condemned);
+            let told = updated.map(|claim| {
+                let owners = claim.metadata.owner_references.unwrap_or_default();
+                owners.iter().map(|owner| owner.uid.clone()).collect::<Vec<_>>().join(" ")
+            });
+            assert_eq!(told.as_deref(), (expected != "as it is").then_some(expected));
+        }
+        //    deleted   scaled    condemned before     after
+        check("Retain", "Retain", false, "", "as it is");
+        check("Retain", "Retain", false, "set!", "");
+        check("Retain", "Retain", true, "pod!", "");
+        check("Delete", "Retain", false, "", "set");
+        check("Delete", "Retain", true, "", "set");
+        check("Delete", "Retain", true, "pod!", "set");
+        check("Retain", "Delete", false, "", "as it is");
+        check("Retain", "Delete", true, "", "pod");
+        check("Retain", "Delete", false, "pod!", ""); // Scaled up again.
+        check("Delete", "Delete", false, "", "set");
+        check("Delete", "Delete", true, "set!", "pod");
+        check("Delete", "Delete", false, "pod!", "set");
+        check("Delete", "Retain", false, "other", "other set");
+        check("Delete", "Retain", false, "other!", "as it is"); // Somebody else's.
+    }
+
+    #[test]
+    fn a_claim_of_an_earlier_pod_is_waited_for() {
+        #[track_caller]
+        fn check(kind: &str, name: &str, uid: &str, pod_uid: Option<&str>, expected: bool) {
+            let mut pod = Pod::default();
+            pod.metadata.name = Some("db-0".into());
+            pod.metadata.uid = pod_uid.map(Into::into);
+            let mut claim = PersistentVolumeClaim::default();
+            let owner = OwnerReference { kind: kind.into(), name: name.into(), uid: uid.into(), ..OwnerReference::default() };
+            claim.metadata.owner_references = Some(vec![owner]);
+            assert_eq!(is_stale(&claim, &pod), expected);
+        }
+        check("Pod", "db-0", "before", None, true);
+        check("Pod", "db-0", "now", Some("now"), false);
+        check("Pod", "db-1", "before", None, false);
+        check("StatefulSet", "db-0", "before", None, false);
     }
 }

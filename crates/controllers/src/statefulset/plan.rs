@@ -11,6 +11,8 @@ use crate::pods;
 use crate::proportion::{Round, of_total};
 use crate::runner::Next;
 
+const BATCH_MAX: usize = 500;
+
 pub(super) struct Observed<'a> {
     pub set: &'a StatefulSet,
     pub pods: &'a [Arc<Pod>],
@@ -24,7 +26,7 @@ pub(super) struct Observed<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
     Create(Box<Pod>),
-    Delete { pod: Arc<Pod>, reason: Option<(&'static str, &'static str)> },
+    Delete(Arc<Pod>),
     /// Somebody changed what makes the pod one of the set's.
     Repair(Box<Pod>),
     /// A pending pod whose claims may be missing.
@@ -63,8 +65,20 @@ pub(super) fn decide(observed: &Observed<'_>, now: Timestamp) -> Plan {
     let waits = observed.pods.iter().filter_map(|pod| pods::seconds_until_available(pod, view.min_ready_seconds, now));
     let next = Next::after_seconds(waits.min());
     let status = view.status();
-    let batches = if view.ordered { steps.into_iter().map(|step| vec![step]).collect() } else { vec![steps] };
+    let batches = if view.ordered { steps.into_iter().map(|step| vec![step]).collect() } else { slow_start(steps) };
     Plan { batches, status, next }
+}
+
+/// Batches of 1, 2, 4, ...: what the server refuses costs a few requests, not hundreds.
+fn slow_start(steps: Vec<Step>) -> Vec<Vec<Step>> {
+    let mut batches = Vec::new();
+    let mut left = steps.into_iter().peekable();
+    let mut size = 1;
+    while left.peek().is_some() {
+        batches.push(left.by_ref().take(size).collect());
+        size = (size * 2).min(BATCH_MAX);
+    }
+    batches
 }
 
 impl<'a> View<'a> {
@@ -134,7 +148,7 @@ impl<'a> View<'a> {
         if !self.condemn(steps) && self.ordered {
             return;
         }
-        if self.rolls() && settled {
+        if self.rolls() {
             self.update(steps);
         }
     }
@@ -150,12 +164,9 @@ impl<'a> View<'a> {
             return false; // The name is free when it is gone.
         }
         match pods::phase(pod) {
-            "Failed" => {
-                steps.push(Step::Delete { pod: pod.clone(), reason: Some(("RecreatingFailedPod", "failed")) });
-                return false;
-            }
-            "Succeeded" => {
-                steps.push(Step::Delete { pod: pod.clone(), reason: Some(("RecreatingTerminatedPod", "terminated")) });
+            // A pod of a set never completes; whatever ended it, there is to be another.
+            "Failed" | "Succeeded" => {
+                steps.push(Step::Delete(pod.clone()));
                 return false;
             }
             "Pending" if self.spec.volume_claim_templates.is_some() => steps.push(Step::Claims { pod: pod.clone() }),
@@ -171,7 +182,7 @@ impl<'a> View<'a> {
         // A pod of a revision that nobody wants any more need not become ready first: a set that was
         // broken by an update is mended by the next one.
         if self.ordered && !is_healthy(pod) && self.rolls() && !self.has_wanted_revision(at, pod) {
-            steps.push(Step::Delete { pod: pod.clone(), reason: None });
+            steps.push(Step::Delete(pod.clone()));
         }
         false
     }
@@ -198,7 +209,7 @@ impl<'a> View<'a> {
     /// Takes down pods beyond the wanted count, highest first; true when there are none.
     fn condemn(&self, steps: &mut Vec<Step>) -> bool {
         let all = self.replicas.iter().flatten().chain(self.condemned.iter().rev());
-        let first_unhealthy = all.filter(|pod| !is_healthy(pod)).map(|pod| &pod.metadata.uid).next();
+        let first_unhealthy = all.filter(|pod| !self.is_available(pod)).map(|pod| &pod.metadata.uid).next();
         for pod in &self.condemned {
             if !pods::is_terminating(pod) {
                 // Among several unhealthy pods the lowest is taken care of first.
@@ -206,7 +217,7 @@ impl<'a> View<'a> {
                 if self.ordered && must_wait {
                     return false;
                 }
-                steps.push(Step::Delete { pod: pod.clone(), reason: None });
+                steps.push(Step::Delete(pod.clone()));
             }
             if self.ordered {
                 return false;
@@ -215,21 +226,27 @@ impl<'a> View<'a> {
         self.condemned.is_empty()
     }
 
-    /// Replaces outdated pods from the highest ordinal down, as many at once as may be unavailable.
+    /// Replaces outdated pods from the highest ordinal down, as many at once as may be unavailable. In parallel those
+    /// that are no use anyway go first, and at once: they cost no availability.
     fn update(&self, steps: &mut Vec<Step>) {
         let rolling = self.spec.update_strategy.as_ref().and_then(|strategy| strategy.rolling_update.as_ref());
         let max_unavailable = rolling.and_then(|rolling| rolling.max_unavailable.as_ref()).map_or(1, |value| {
-            of_total(value, i32::try_from(self.replicas.len()).unwrap_or(i32::MAX), Round::Up).max(1)
+            of_total(value, i32::try_from(self.replicas.len()).unwrap_or(i32::MAX), Round::Down).max(1)
         });
-        let mut budget = max_unavailable - self.replicas.iter().flatten().filter(|pod| !self.is_available(pod)).count() as i32;
-        for pod in self.replicas.iter().skip(self.partition()).rev().flatten() {
+        let is_available = |pod: &Option<Arc<Pod>>| pod.as_ref().is_some_and(|pod| self.is_available(pod));
+        let unavailable = self.replicas.iter().filter(|pod| !is_available(pod)).count() as i32;
+        let mut budget = max_unavailable - unavailable;
+        let outdated = self.replicas.iter().skip(self.partition()).rev().flatten().filter(|pod| {
+            !pods::is_terminating(pod) && !pods::is_finished(pod) && identity::revision_of(pod) != self.observed.update
+        });
+        let (useful, useless): (Vec<_>, Vec<_>) = outdated.partition(|pod| self.is_available(pod));
+        steps.extend(useless.into_iter().map(|pod| Step::Delete(pod.clone())));
+        for pod in useful {
             if budget <= 0 {
                 return;
             }
-            if identity::revision_of(pod) != self.observed.update && !pods::is_terminating(pod) {
-                steps.push(Step::Delete { pod: pod.clone(), reason: None });
-                budget -= 1;
-            }
+            steps.push(Step::Delete(pod.clone()));
+            budget -= 1;
         }
     }
 
@@ -262,109 +279,4 @@ impl<'a> View<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixtures;
-    use crate::history::POD_REVISION_LABEL;
-    use k8s_openapi::api::apps::v1::{RollingUpdateStatefulSetStrategy, StatefulSetUpdateStrategy};
-    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-
-    /// `replicas [parallel] [ondelete] [partition=N] [start=N] [unavailable=N] [minready=N]`.
-    fn set(text: &str) -> StatefulSet {
-        let mut words = text.split_whitespace();
-        let mut spec = StatefulSetSpec { replicas: words.next().map(|n| n.parse().unwrap()), ..StatefulSetSpec::default() };
-        let mut rolling = RollingUpdateStatefulSetStrategy::default();
-        let mut kind = "RollingUpdate";
-        for word in words {
-            let (name, value) = word.split_once('=').unwrap_or((word, "0"));
-            let value: i32 = value.parse().unwrap();
-            match name {
-                "parallel" => spec.pod_management_policy = Some("Parallel".into()),
-                "ondelete" => kind = "OnDelete",
-                "partition" => rolling.partition = Some(value),
-                "unavailable" => rolling.max_unavailable = Some(IntOrString::Int(value)),
-                "start" => spec.ordinals.get_or_insert_default().start = Some(value),
-                "minready" => spec.min_ready_seconds = Some(value),
-                other => panic!("{other}"),
-            }
-        }
-        spec.update_strategy = Some(StatefulSetUpdateStrategy { type_: Some(kind.into()), rolling_update: Some(rolling) });
-        let mut set = StatefulSet { spec: Some(spec), ..StatefulSet::default() };
-        set.metadata.name = Some("db".into());
-        set
-    }
-
-    /// Pods are `db-N[:flags]`; revision `new` unless the flag `label=controller-revision-hash/old` says so.
-    #[track_caller]
-    fn check(spec: &str, pods: &str, expected: &str) {
-        let set = set(spec);
-        let pods: Vec<Arc<Pod>> = pods
-            .split_whitespace()
-            .map(|word| {
-                let (word, revision) = word.split_once('@').unwrap_or((word, "new"));
-                let mut pod = fixtures::pod(word);
-                pod.metadata.labels.get_or_insert_default().insert(POD_REVISION_LABEL.into(), revision.into());
-                let ordinal = identity::ordinal(&set, &pod).unwrap();
-                Arc::new(identity::repaired(&set, &pod, ordinal).unwrap_or(pod))
-            })
-            .collect();
-        let old_template = PodTemplateSpec::default();
-        let observed =
-            Observed { set: &set, pods: &pods, current: "old", current_template: &old_template, update: "new", collisions: 0 };
-        let plan = decide(&observed, fixtures::now());
-        let told: Vec<String> = plan
-            .batches
-            .iter()
-            .flatten()
-            .map(|step| match step {
-                Step::Create(pod) => {
-                    let mark = if identity::revision_of(pod) == "old" { "@old" } else { "" };
-                    format!("+{}{mark}", pod.metadata.name.as_deref().unwrap())
-                }
-                Step::Delete { pod, .. } => format!("-{}", pod.metadata.name.as_deref().unwrap()),
-                other => format!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(told.join(" "), expected);
-    }
-
-    #[test]
-    fn ordered_one_after_the_other() {
-        check("3", "", "+db-0");
-        check("3", "db-0:unready", "");
-        check("3", "db-0", "+db-1");
-        check("3", "db-0 db-2", "+db-1");
-        check("3", "db-0 db-1 db-2", "");
-        check("3 minready=30", "db-0:age=10", ""); // Ready, not yet available.
-        check("2 start=5", "db-5", "+db-6");
-        check("3", "db-0:deleting db-1 db-2", "");
-        check("3", "db-0:failed", "-db-0");
-    }
-
-    #[test]
-    fn scales_down_from_the_top() {
-        check("1", "db-0 db-1 db-2", "-db-2");
-        check("1", "db-0 db-1 db-2:deleting", "");
-        check("1", "db-0:unready db-1 db-2", ""); // Something is wrong: nothing is taken away.
-        check("1", "db-0 db-1:unready db-2", "-db-2");
-        check("1 parallel", "db-0 db-1 db-2", "-db-2 -db-1");
-    }
-
-    #[test]
-    fn parallel_all_at_once() {
-        check("3 parallel", "", "+db-0 +db-1 +db-2");
-        check("3 parallel", "db-0:unready db-2", "+db-1");
-    }
-
-    #[test]
-    fn updates_from_the_top() {
-        check("3", "db-0@old db-1@old db-2@old", "-db-2");
-        check("3", "db-0@old db-1@old db-2:unready", "");
-        check("3", "db-0@old db-1@old db-2", "-db-1");
-        check("3 partition=2", "db-0@old db-1@old db-2", "");
-        check("3 partition=2", "db-0@old db-2", "+db-1@old");
-        check("3 ondelete", "db-0@old db-1@old db-2@old", "");
-        check("3 unavailable=2", "db-0@old db-1@old db-2@old", "-db-2 -db-1");
-        check("3", "db-0@old db-1@old db-2:unready@broken", "-db-2"); // Mended by the next update.
-    }
-}
+mod tests;
