@@ -378,22 +378,26 @@ fn check(config: &BridgeConfig) -> Result<(), NetError> {
     Ok(())
 }
 
-/// A host that lives in the range itself would lose its own network.
+/// A host that lives in one of the ranges itself would lose its own network: at once if the range is this node's, later if
+/// it is that of a node to come.
 fn refuse_clash(config: &BridgeConfig, host: &HostNetwork) -> Result<(), NetError> {
-    let clash = host.addresses.iter().find_map(|address| {
-        let IpNet::V4(net) = address.address else { return None };
-        let link = host.links.iter().find(|link| link.index == address.link)?;
-        let overlaps = config.pod_cidr.contains(&net.addr()) || net.trunc().contains(&config.pod_cidr.network());
-        // The overlay's device has the range's first address.
-        let is_pod_networks = link.name == config.name || link.kind.as_deref() == Some("vxlan");
-        (!is_pod_networks && overlaps).then(|| format!("{net} of interface {}", link.name))
-    });
-    match clash {
-        None => Ok(()),
-        Some(net) => Err(NetError::Invalid {
-            what: format!("the node's pod range {} overlaps with {net}; choose another cluster CIDR", config.pod_cidr),
-        }),
+    let pods = ("the cluster's pod range", config.cluster_cidr, "cluster");
+    let services = config.service_cidr.map(|range| ("the range of Services", range, "service"));
+    for address in &host.addresses {
+        let IpNet::V4(net) = address.address else { continue };
+        let Some(link) = host.links.iter().find(|link| link.index == address.link) else { continue };
+        // The overlay's device has the range's first address, and the bridge whatever Services have.
+        if link.name == config.name || link.kind.as_deref() == Some("vxlan") {
+            continue;
+        }
+        for (what, range, name) in [pods].into_iter().chain(services) {
+            if range.contains(&net.addr()) || net.trunc().contains(&range.network()) {
+                let what = format!("{what} {range} overlaps with {net} of interface {}; choose another {name} CIDR", link.name);
+                return Err(NetError::Invalid { what });
+            }
+        }
     }
+    Ok(())
 }
 
 fn ensure_bridge(config: &BridgeConfig, route: &RouteSocket, mtu: u32) -> Result<u32, NetError> {

@@ -265,17 +265,30 @@ fn a_dropping_firewall_lets_pods_through() {
     });
 }
 
-#[test]
-fn a_range_that_the_host_lives_in_is_refused() {
+#[track_caller]
+fn check_clash(address: &str, expected: Option<&str>) {
     on_machine(|| {
         let state = tempfile::tempdir().unwrap();
-        let _outside = neighbour("10.42.0.9/16", "10.42.0.8/16");
-        let Err(refused) = BridgeNetwork::ensure(config(state.path())) else { panic!("not refused") };
-        assert_eq!(
-            refused.to_string(),
-            "the node's pod range 10.42.0.0/24 overlaps with 10.42.0.9/16 of interface cable; choose another cluster CIDR"
-        );
+        let _outside = neighbour(address, "192.0.2.2/24");
+        let outcome = BridgeNetwork::ensure(config(state.path())).map(drop).map_err(|refused| refused.to_string());
+        assert_eq!(outcome.err().as_deref(), expected, "{address}");
+        let half = RouteSocket::open().unwrap().link("coracle0").unwrap();
+        assert_eq!(half.is_some(), expected.is_none(), "nothing is half done");
     });
+}
+
+#[test]
+fn a_range_that_the_host_lives_in_is_refused() {
+    let pods = |net: &str| format!("the cluster's pod range 10.42.0.0/16 overlaps with {net} of interface cable; choose another cluster CIDR");
+    let services = |net: &str| format!("the range of Services 10.43.0.0/16 overlaps with {net} of interface cable; choose another service CIDR");
+    check_clash("10.42.0.9/16", Some(&pods("10.42.0.9/16")));
+    // The range of a node to come, a host on the pods' very net, a net around them.
+    check_clash("10.42.7.1/24", Some(&pods("10.42.7.1/24")));
+    check_clash("10.42.0.1/32", Some(&pods("10.42.0.1/32")));
+    check_clash("10.0.0.5/8", Some(&pods("10.0.0.5/8")));
+    check_clash("10.43.0.5/24", Some(&services("10.43.0.5/24")));
+    check_clash("10.41.0.5/16", None);
+    check_clash("10.44.255.5/16", None);
 }
 
 /// Prints; what is asserted is an order of magnitude, since machines differ.
