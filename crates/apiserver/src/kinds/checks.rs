@@ -147,6 +147,29 @@ pub fn path_segment_name(name: &str) -> Vec<String> {
         .collect()
 }
 
+/// `example.com/path`
+pub fn domain_prefixed_path(at: &Cursor, problems: &mut Problems) {
+    let text = at.str();
+    if text.is_empty() {
+        return problems.required(at, "");
+    }
+    let Some((domain, path)) = text.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty())
+    else {
+        return problems.invalid(at, "must be a domain-prefixed path (such as \"acme.io/foo\")");
+    };
+    problems.invalid_each_str(at, domain, api::names::dns1123_subdomain(domain));
+    let segment = |segment: &str| {
+        !segment.is_empty()
+            && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~:@!$&'()*+,;=%".contains(&byte))
+    };
+    if !path.split('/').all(segment) {
+        let sentence = api::names::regex_problem("Invalid path", HTTP_PATH, &[]);
+        problems.invalid_str(at, path, &sentence);
+    }
+}
+
+const HTTP_PATH: &str = "[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+";
+
 /// A `metav1.LabelSelector`.
 pub fn label_selector(at: &Cursor, problems: &mut Problems) {
     validate_labels(&at.at("matchLabels"), problems);

@@ -90,6 +90,11 @@ impl Problems {
         self.add(ProblemReason::Invalid, at, Some(&printed(at.value)), detail);
     }
 
+    /// Complains about an object that the original does not print.
+    pub fn invalid_omitted(&mut self, at: &Cursor, detail: &str) {
+        self.add(ProblemReason::Invalid, at, None, detail);
+    }
+
     /// The same for a map or an object, where the cursor's value may be missing (Go sees `{}` or null).
     pub fn invalid_object(&mut self, at: &Cursor, detail: &str) {
         let value = if at.exists() { printed(at.value) } else { "null".to_owned() };

@@ -67,17 +67,26 @@ fn keep_all_but(new: &mut Value, old: &Value, pointer: &str) {
     adopt(new, kept);
 }
 
-/// Takes resources and resize policies of containers that both have, by name.
+/// Takes resources and resize policies of the containers. Where others came, went or changed places, nothing is kept:
+/// the rules refuse that.
 fn keep_all_but_resources(new: &mut Value, old: &Value) {
+    let names = |pod: &Value, list: &str| -> Vec<Value> {
+        pod["spec"][list].as_array().into_iter().flatten().map(|container| container["name"].clone()).collect()
+    };
+    if ["containers", "initContainers"].iter().any(|list| names(new, list) != names(old, list)) {
+        return;
+    }
     let mut kept = old.clone();
     for list in ["containers", "initContainers"] {
         let wanted = new["spec"][list].as_array().cloned().unwrap_or_default();
         for container in kept["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             let Some(other) = wanted.iter().find(|other| other["name"] == container["name"]) else { continue };
             for field in ["resources", "resizePolicy"] {
-                if let (Some(value), Some(map)) = (other.get(field), container.as_object_mut()) {
-                    map.insert(field.into(), value.clone());
-                }
+                let Some(map) = container.as_object_mut() else { continue };
+                match other.get(field) {
+                    Some(value) => map.insert(field.into(), value.clone()),
+                    None => map.remove(field),
+                };
             }
         }
     }

@@ -85,7 +85,8 @@ fn validate(object: &Value, problems: &mut Problems) {
     checks::non_negative(&spec.at("successfulJobsHistoryLimit"), problems);
     checks::non_negative(&spec.at("failedJobsHistoryLimit"), problems);
     let name = root.at("metadata.name");
-    if name.len() > NAME_MAX {
+    // Older ones may have longer names.
+    if name.len() > NAME_MAX && root.at("metadata.resourceVersion").is_empty() {
         problems.invalid(&name, "must be no more than 52 characters");
     }
 }
@@ -96,11 +97,20 @@ fn validate_time_zone(zone: &Cursor, problems: &mut Problems) {
     }
     if zone.is_empty() {
         problems.invalid(zone, "timeZone must be nil or non-empty string");
+    } else if !zone.str().split('/').all(is_zone_part) {
+        problems.invalid(zone, &format!("unknown time zone {}", zone.str()));
     } else if zone.str().eq_ignore_ascii_case("local") {
         problems.invalid(zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones");
     } else if jiff::tz::TimeZone::get(zone.str()).is_err() {
         problems.invalid(zone, &format!("unknown time zone {}", zone.str()));
     }
+}
+
+fn is_zone_part(part: &str) -> bool {
+    (1..=14).contains(&part.len())
+        && !matches!(part, "." | "..")
+        && !part.starts_with('-')
+        && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'+'))
 }
 
 fn cells(object: &Value, now: Timestamp) -> Vec<Value> {

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::job_validation;
+use super::{job_status, job_validation};
 use crate::kinds::cursor::walk;
 use crate::kinds::edit::{Object, default, default_text, each, inside, make, object as object_at};
 use crate::kinds::pod_spec::{self, defaults};
@@ -29,12 +29,10 @@ pub static KIND: Kind = Kind {
     prepare_create,
     prepare_update: lifecycle::keep_status_and_count,
     validate: |object, problems| {
-        let root = Cursor::root(object);
-        job_validation::validate_spec(&root.at("spec"), problems);
-        job_validation::validate_generated_selector(&root, problems);
+        job_validation::validate_job(&Cursor::root(object), problems);
     },
     validate_update: job_validation::validate_update,
-    validate_status_update: job_validation::validate_status_update,
+    validate_status_update: job_status::validate_update,
     warnings: |new, old| pod_spec::template_warnings(new, old, "spec.template"),
     selectable_fields: &["status.successful"],
     field_value: |object, _| walk(object, "status.succeeded").as_i64().unwrap_or(0).to_string(),

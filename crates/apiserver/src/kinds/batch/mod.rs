@@ -2,5 +2,7 @@
 
 pub mod cron_job;
 pub mod job;
+mod job_indexes;
+mod job_status;
 mod job_validation;
 mod schedule;

@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::kinds::cursor::walk;
 use crate::kinds::edit::{Object, make};
 use crate::kinds::go_diff::go_diff;
+use crate::kinds::pod_spec::annotations;
 use crate::kinds::problems::IMMUTABLE;
 use crate::kinds::{Cursor, Problems, checks};
 
@@ -13,6 +14,7 @@ const FORBIDDEN: &str = "pod updates may not change fields other than `spec.cont
 pub fn validate_update(new: &Value, old: &Value, problems: &mut Problems) {
     let (root, old_root) = (Cursor::root(new), Cursor::root(old));
     let (spec, before) = (root.at("spec"), old_root.at("spec"));
+    annotations::validate_update(&root.at("metadata.annotations"), &old_root.at("metadata.annotations"), problems);
     for list in ["containers", "initContainers"] {
         if spec.at(list).len() != before.at(list).len() {
             return problems.forbidden(&spec.at(list), "pod updates may not add or remove containers");
@@ -144,6 +146,9 @@ fn allow_while_gated(munged: &mut Object, spec: &Cursor, before: &Cursor, proble
 pub fn validate_status_update(new: &Value, old: &Value, problems: &mut Problems) {
     let (root, old_root) = (Cursor::root(new), Cursor::root(old));
     let (status, before) = (root.at("status"), old_root.at("status"));
+    annotations::validate_update(&root.at("metadata.annotations"), &old_root.at("metadata.annotations"), problems);
+    annotations::validate(&root.at("metadata.annotations"), &root.at("spec"), problems);
+    validate_conditions(&status.at("conditions"), &root.at("metadata.conditions"), problems);
     let nominated = status.at("nominatedNodeName");
     if !nominated.is_empty() && nominated.value != before.at("nominatedNodeName").value {
         checks::subdomain(&nominated, problems);
@@ -153,15 +158,50 @@ pub fn validate_status_update(new: &Value, old: &Value, problems: &mut Problems)
         problems.invalid_str(&class, class.str(), IMMUTABLE);
     }
     let spec = old_root.at("spec");
-    for list in ["containerStatuses", "initContainerStatuses"] {
-        validate_transitions(&status.at(list), &before.at(list), &spec, problems);
+    for list in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
+        validate_transitions(&status.at(list), &before.at(list), &spec, list == "ephemeralContainerStatuses", problems);
     }
+    validate_claim_statuses(&status.at("resourceClaimStatuses"), &spec, problems);
     validate_ips(&status, problems);
 }
 
+/// The original counts them below `metadata`, and says `Type`.
+fn validate_conditions(conditions: &Cursor, named: &Cursor, problems: &mut Problems) {
+    for (index, condition) in conditions.items().enumerate() {
+        let kind = condition.at("type").str();
+        if !matches!(kind, "PodScheduled" | "Ready" | "Initialized") {
+            problems.invalid_each_str(&named.index(index).at("Type"), kind, api::names::qualified_name(kind));
+        }
+    }
+}
+
+fn validate_claim_statuses(statuses: &Cursor, spec: &Cursor, problems: &mut Problems) {
+    let mut seen = Vec::new();
+    for status in statuses.items() {
+        let (name, claim) = (status.at("name"), status.at("resourceClaimName"));
+        if !spec.at("resourceClaims").array().iter().any(|own| walk(own, "name") == name.value) {
+            problems.invalid(&name, "must match the name of an entry in `spec.resourceClaims`");
+        }
+        if seen.contains(&name.str()) {
+            problems.duplicate(&name);
+        }
+        seen.push(name.str());
+        if claim.exists() {
+            problems.invalid_each_str(&name, claim.str(), api::names::dns1123_subdomain(claim.str()));
+        }
+    }
+}
+
 /// What has ended for good stays ended.
-fn validate_transitions(statuses: &Cursor, before: &Cursor, spec: &Cursor, problems: &mut Problems) {
-    let policy = spec.at("restartPolicy").str();
+/// Visitors never restart, whatever the pod does.
+fn validate_transitions(
+    statuses: &Cursor,
+    before: &Cursor,
+    spec: &Cursor,
+    visitors: bool,
+    problems: &mut Problems,
+) {
+    let policy = if visitors { "Never" } else { spec.at("restartPolicy").str() };
     if policy == "Always" {
         return;
     }
@@ -199,6 +239,11 @@ fn validate_ips(status: &Cursor, problems: &mut Problems) {
         }
         if ips.len() > 2 || (ips.len() == 2 && families[0] == families[1]) {
             problems.invalid(&ips, "may specify no more than one IP for each IP family");
+        }
+        for (index, ip) in ips.items().enumerate() {
+            if ips.array()[..index].iter().any(|before| walk(before, "ip") == ip.at("ip").value) {
+                problems.duplicate(&ip);
+            }
         }
     }
 }
