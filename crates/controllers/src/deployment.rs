@@ -72,8 +72,8 @@ impl Deployments {
                         }
                         Err(error) if is_namespace_terminating(&error) => return Ok(Next::Settled),
                         Err(error) => {
-                            let now = self.context.now();
-                            progress::set_create_failed(&mut status, deployment, &name, &error_text(&error), now);
+                            let text = progress::set_create_failed(&mut status, deployment, &name, &error_text(&error), self.context.now());
+                            self.recorder.event(&about, EventType::Warning, progress::CREATE_ERROR, text);
                             self.write_status(deployment, status).await?;
                             return Err(error.into());
                         }

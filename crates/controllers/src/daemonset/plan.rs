@@ -98,11 +98,14 @@ pub(super) fn decide(observed: &Observed<'_>, now: Timestamp) -> Plan {
 impl<'a> View<'a> {
     fn new(observed: &'a Observed<'a>, now: Timestamp) -> Self {
         let mut by_node: BTreeMap<&str, Vec<&Arc<Pod>>> = BTreeMap::new();
-        for pod in observed.pods {
+        // What has ended and is being deleted is in nobody's way.
+        let gone = |pod: &&Arc<Pod>| pods::is_terminating(pod) && pods::is_finished(pod);
+        for pod in observed.pods.iter().filter(|pod| !gone(pod)) {
             by_node.entry(template::target_node(pod).unwrap_or_default()).or_default().push(pod);
         }
         for pods in by_node.values_mut() {
-            pods.sort_by_key(|pod| (pod.metadata.creation_timestamp.as_ref().map(|time| time.0), &pod.metadata.name));
+            let is_unbound = |pod: &Pod| pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none());
+            pods.sort_by_key(|pod| (is_unbound(pod), pod.metadata.creation_timestamp.as_ref().map(|time| time.0), &pod.metadata.name));
         }
         let name = |node: &'a Arc<Node>| node.metadata.name.as_deref().unwrap_or_default();
         let placements = observed.nodes.iter().map(|node| (name(node), placement(observed.set, node))).collect();
@@ -181,10 +184,14 @@ impl<'a> View<'a> {
             plan.delete.extend(running[1..].iter().map(|pod| (*pod).clone()));
             return;
         }
-        // One old and one new may stand together; of each sort the oldest stays.
-        for updated in [false, true] {
-            let same: Vec<_> = running.iter().filter(|pod| self.is_updated(pod) == updated).collect();
-            plan.delete.extend(same.iter().skip(1).map(|pod| (**pod).clone()));
+        // One old and one new may stand together, while the old one is of use and the new one not yet; of each sort the
+        // oldest stays.
+        let (new, old): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = running.iter().partition(|pod| self.is_updated(pod));
+        plan.delete.extend(old.iter().skip(1).chain(new.iter().skip(1)).map(|pod| (*pod).clone()));
+        if let (Some(old), Some(new)) = (old.first(), new.first())
+            && (!pods::is_ready(old) || self.is_available(new))
+        {
+            plan.delete.push((**old).clone());
         }
     }
 
@@ -198,19 +205,18 @@ impl<'a> View<'a> {
         let mut candidates = Vec::new();
         for (node, placement) in &self.placements {
             let alive: Vec<_> = self.pods_on(node).iter().filter(|pod| !pods::is_terminating(pod)).collect();
-            let old = alive.iter().find(|pod| !self.is_updated(pod));
-            let new = alive.iter().find(|pod| self.is_updated(pod));
-            match (old, new) {
-                (None, None) if placement.starts => unavailable += 1,
-                (None, Some(new)) if !self.is_available(new) => unavailable += 1,
-                (Some(old), None) if pods::is_finished(old) => unavailable += 1, // Replaced as a loss.
+            let (new, old): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = alive.into_iter().partition(|pod| self.is_updated(pod));
+            match (old.as_slice(), new.as_slice()) {
+                ([], []) => unavailable += i32::from(placement.starts),
+                ([], [new]) => unavailable += i32::from(!self.is_available(new)),
+                ([old], []) if pods::is_finished(old) => unavailable += 1, // Replaced as a loss.
                 // An unavailable old pod loses nothing by being replaced.
-                (Some(old), None) if !self.is_available(old) => {
+                ([old], []) if !self.is_available(old) => {
                     unavailable += 1;
                     at_once.push((**old).clone());
                 }
-                (Some(old), None) => candidates.push((**old).clone()),
-                _ => {}
+                ([old], []) => candidates.push((**old).clone()),
+                _ => unavailable += 1, // One of them goes first.
             }
         }
         let budget = usize::try_from(max_unavailable - unavailable).unwrap_or(0);
@@ -229,8 +235,8 @@ impl<'a> View<'a> {
             let old = alive.iter().find(|pod| !self.is_updated(pod) && !pods::is_finished(pod));
             let new = alive.iter().find(|pod| self.is_updated(pod));
             match (old, new) {
-                (Some(old), Some(new)) if self.is_available(new) => plan.delete.push((**old).clone()),
-                (Some(_), Some(_)) => surging += 1,
+                // When the new one is there, the old one goes as one too many.
+                (Some(_), Some(new)) => surging += i32::from(!self.is_available(new)),
                 (Some(old), None) if !self.is_available(old) => plan.create.push((*node).to_owned()),
                 (Some(_), None) => candidates.push((*node).to_owned()),
                 _ => {}
@@ -257,10 +263,11 @@ impl<'a> View<'a> {
             }
             status.desired_number_scheduled += 1;
             status.current_number_scheduled += i32::from(!on_node.is_empty());
-            let alive: Vec<_> = on_node.iter().filter(|pod| !pods::is_terminating(pod)).collect();
-            status.number_ready += i32::from(alive.iter().any(|pod| pods::is_ready(pod)));
-            available += i32::from(alive.iter().any(|pod| self.is_available(pod)));
-            updated += i32::from(alive.iter().any(|pod| self.is_updated(pod)));
+            // The oldest stands for its node, on its way out or not.
+            let Some(pod) = on_node.first() else { continue };
+            status.number_ready += i32::from(pods::is_ready(pod));
+            available += i32::from(self.is_available(pod));
+            updated += i32::from(self.is_updated(pod));
         }
         let nonzero = |count: i32| (count != 0).then_some(count);
         status.updated_number_scheduled = nonzero(updated);
@@ -271,96 +278,4 @@ impl<'a> View<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixtures;
-    use crate::history::POD_REVISION_LABEL;
-    use k8s_openapi::api::apps::v1::{DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
-    use k8s_openapi::api::core::v1::{NodeSpec, PodSpec, PodTemplateSpec, Taint};
-    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-
-    fn set(text: &str) -> DaemonSet {
-        let mut rolling = RollingUpdateDaemonSet::default();
-        let mut kind = "RollingUpdate";
-        for word in text.split_whitespace() {
-            let (name, value) = word.split_once('=').unwrap_or((word, ""));
-            match name {
-                "ondelete" => kind = "OnDelete",
-                "unavailable" => rolling.max_unavailable = Some(IntOrString::Int(value.parse().unwrap())),
-                "surge" => rolling.max_surge = Some(IntOrString::Int(value.parse().unwrap())),
-                other => panic!("{other}"),
-            }
-        }
-        let strategy = DaemonSetUpdateStrategy { type_: Some(kind.into()), rolling_update: Some(rolling) };
-        let template = PodTemplateSpec { spec: Some(PodSpec::default()), metadata: None };
-        let spec = DaemonSetSpec { template, update_strategy: Some(strategy), ..DaemonSetSpec::default() };
-        DaemonSet { spec: Some(spec), ..DaemonSet::default() }
-    }
-
-    /// Nodes are `name[!taint:effect]`, pods `name@node[:flags]`, outdated with a trailing `~`.
-    #[track_caller]
-    fn check(spec: &str, nodes: &str, pods: &str, expected: &str) {
-        let set = set(spec);
-        let nodes: Vec<Arc<Node>> = nodes
-            .split_whitespace()
-            .map(|word| {
-                let (name, taint) = word.split_once('!').map_or((word, None), |(name, taint)| (name, Some(taint)));
-                let mut node = Node::default();
-                node.metadata.name = Some(name.into());
-                let taints = taint.map(|taint| {
-                    let (key, effect) = taint.split_once(':').unwrap();
-                    vec![Taint { key: key.into(), effect: effect.into(), ..Taint::default() }]
-                });
-                node.spec = Some(NodeSpec { taints, ..NodeSpec::default() });
-                Arc::new(node)
-            })
-            .collect();
-        let pods: Vec<Arc<Pod>> = pods
-            .split_whitespace()
-            .map(|word| {
-                let hash = if word.ends_with('~') { "old" } else { "new" };
-                let (name, rest) = word.trim_end_matches('~').split_once('@').unwrap();
-                let (node, flags) = rest.split_once(':').unwrap_or((rest, ""));
-                let mut pod = fixtures::pod(&format!("{name}:{flags}"));
-                pod.spec.as_mut().unwrap().node_name = Some(node.into());
-                pod.metadata.labels.get_or_insert_default().insert(POD_REVISION_LABEL.into(), hash.into());
-                Arc::new(pod)
-            })
-            .collect();
-        let plan = decide(&Observed { set: &set, nodes: &nodes, pods: &pods, hash: "new", collisions: 0 }, fixtures::now());
-        let name = |pod: &Pod| pod.metadata.name.clone().unwrap();
-        let mut steps: Vec<String> = plan.create.iter().map(|node| format!("+{node}")).collect();
-        steps.extend(plan.delete.iter().map(|pod| format!("-{}", name(pod))));
-        steps.extend(plan.lost.iter().map(|loss| format!("lost({})", name(&loss.pod))));
-        assert_eq!(steps.join(" "), expected);
-    }
-
-    #[test]
-    fn one_per_fitting_node() {
-        check("", "n1 n2", "", "+n1 +n2");
-        check("", "n1 n2", "a@n1", "+n2");
-        check("", "n1", "a@n1:age=9 b@n1:age=5", "-b");
-        check("", "n1!x:NoSchedule", "", "");
-        check("", "n1!x:NoSchedule", "a@n1", ""); // It may stay.
-        check("", "n1!x:NoExecute", "a@n1", "-a");
-        check("", "n1!node.kubernetes.io/not-ready:NoExecute", "", "+n1");
-        check("", "n1", "a@n1:deleting", ""); // The next one when it is gone.
-        check("", "n1", "a@n1:failed", "lost(a)");
-    }
-
-    #[test]
-    fn updates_a_few_nodes_at_a_time() {
-        check("", "n1 n2 n3", "a@n1~ b@n2~ c@n3~", "-a");
-        check("unavailable=2", "n1 n2 n3", "a@n1~ b@n2~ c@n3~", "-a -b");
-        check("", "n1 n2 n3", "a@n1:unready b@n2~ c@n3~", "");
-        check("", "n1 n2 n3", "a@n1 b@n2:unready~ c@n3~", "-b");
-        check("ondelete", "n1", "a@n1~", "");
-    }
-
-    #[test]
-    fn surging_waits_for_the_new_one() {
-        check("surge=1 unavailable=0", "n1 n2", "a@n1~ b@n2~", "+n1");
-        check("surge=1 unavailable=0", "n1 n2", "a@n1~ b@n2~ c@n1:unready", "");
-        check("surge=1 unavailable=0", "n1 n2", "a@n1~ b@n2~ c@n1", "+n2 -a");
-    }
-}
+mod tests;

@@ -15,6 +15,7 @@ const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 const NEW_SET_AVAILABLE: &str = "NewReplicaSetAvailable";
 const TIMED_OUT: &str = "ProgressDeadlineExceeded";
+pub(super) const CREATE_ERROR: &str = "ReplicaSetCreateError";
 const PAUSED: &str = "DeploymentPaused";
 
 /// Seconds, when progress is watched at all.
@@ -74,7 +75,7 @@ pub(super) fn judge(deployment: &Deployment, members: &Members, status: &mut Dep
             // The same reason again moves `lastUpdateTime`: that is what the deadline counts from.
             remove_condition(status, PROGRESSING);
             set_condition(status, condition);
-        } else if has_timed_out(current.as_ref(), deadline, now) {
+        } else if has_timed_out(find(Some(status), PROGRESSING), deadline, now) {
             let text = format!("{who} has timed out progressing.");
             set_condition(status, new_condition(PROGRESSING, "False", TIMED_OUT, &text, now));
         }
@@ -147,11 +148,13 @@ pub(super) fn set_found(deployment: &Deployment, status: &mut DeploymentStatus, 
     }
 }
 
-pub(super) fn set_create_failed(status: &mut DeploymentStatus, deployment: &Deployment, name: &str, error: &str, now: Timestamp) {
+/// Yields what is to be told.
+pub(super) fn set_create_failed(status: &mut DeploymentStatus, deployment: &Deployment, name: &str, error: &str, now: Timestamp) -> String {
+    let text = format!("Failed to create new replica set \"{name}\": {error}");
     if deadline(deployment).is_some() {
-        let text = format!("Failed to create new replica set \"{name}\": {error}");
-        set_condition(status, new_condition(PROGRESSING, "False", "ReplicaSetCreateError", &text, now));
+        set_condition(status, new_condition(PROGRESSING, "False", CREATE_ERROR, &text, now));
     }
+    text
 }
 
 pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {

@@ -111,22 +111,23 @@ impl Graph {
             deleting_dependents,
             orphaning,
         };
-        let old = self.nodes.get(&metadata.uid).cloned();
-        let old_owners = old.as_ref().map(|old| old.owners.clone()).unwrap_or_default();
-        let dependents = old.as_ref().map(|old| old.dependents.clone()).unwrap_or_default();
-        self.nodes.insert(metadata.uid.clone(), Node { dependents: dependents.clone(), ..fresh });
-        if old.as_ref().is_some_and(Node::is_virtual) {
+        // Moved, not copied: an owner may have ten thousand dependents, and changes whenever one of them does.
+        let old = self.nodes.remove(&metadata.uid);
+        let was_virtual = old.as_ref().is_some_and(Node::is_virtual);
+        let (was_orphaning, was_deleting_dependents) =
+            old.as_ref().map_or((false, false), |old| (old.orphaning, old.deleting_dependents));
+        let (old_owners, dependents) = old.map(|old| (old.owners, old.dependents)).unwrap_or_default();
+        self.nodes.insert(metadata.uid.clone(), Node { dependents, ..fresh });
+        if was_virtual {
             wakes.extend(self.foreign_dependents(&metadata.uid));
         }
 
         self.relink(&metadata.uid, &old_owners, &metadata.owner_references, &mut wakes);
 
-        let (was_orphaning, was_deleting_dependents) =
-            old.as_ref().map_or((false, false), |old| (old.orphaning, old.deleting_dependents));
         if orphaning && !was_orphaning {
             wakes.push(Wake::Orphan(metadata.uid.clone()));
         } else if deleting_dependents && !was_deleting_dependents {
-            wakes.extend(dependents.into_iter().map(Wake::Delete));
+            wakes.extend(self.nodes[&metadata.uid].dependents.iter().cloned().map(Wake::Delete));
             wakes.push(Wake::Delete(metadata.uid.clone()));
         }
         wakes

@@ -51,4 +51,9 @@ impl Cached for Object {
     fn controller_uid(&self) -> Option<&str> {
         None // The graph has its own index.
     }
+
+    fn trim(&mut self) {
+        self.metadata.owner_references.shrink_to_fit();
+        self.metadata.finalizers.shrink_to_fit();
+    }
 }

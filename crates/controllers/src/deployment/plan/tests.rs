@@ -1,4 +1,4 @@
-use k8s_openapi::api::apps::v1::{DeploymentSpec, DeploymentStrategy, ReplicaSetSpec, ReplicaSetStatus, RollingUpdateDeployment};
+use k8s_openapi::api::apps::v1::{DeploymentCondition, DeploymentSpec, DeploymentStrategy, ReplicaSetSpec, ReplicaSetStatus, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -209,6 +209,158 @@ fn history_is_limited_once_complete() {
     });
     let plan = plan(&deployment, &sets("a:0 b:0 v2:3", 3, 4), false);
     assert_eq!(describe(&plan), "revision=3 delete(a)");
+}
+
+/// `TYPE=STATUS:REASON[-SECONDS]`: as the status has it, last updated so long ago.
+fn with_conditions(mut deployment: Deployment, words: &str, counts: (i32, i32, i32)) -> Deployment {
+    let (replicas, updated, available) = counts;
+    let conditions = words.split_whitespace().map(|word| {
+        let (type_, rest) = word.split_once('=').unwrap();
+        let (status, rest) = rest.split_once(':').unwrap();
+        let (reason, age) = rest.split_once('-').unwrap_or((rest, "0"));
+        let time = Some(fixtures::ago(age.parse().unwrap()));
+        DeploymentCondition {
+            type_: type_.into(),
+            status: status.into(),
+            reason: Some(reason.into()),
+            message: None,
+            last_update_time: time.clone(),
+            last_transition_time: time,
+        }
+    });
+    deployment.status = Some(DeploymentStatus {
+        observed_generation: Some(2),
+        replicas: Some(replicas),
+        updated_replicas: Some(updated),
+        ready_replicas: Some(available),
+        available_replicas: Some(available),
+        conditions: Some(conditions.collect()),
+        ..DeploymentStatus::default()
+    });
+    deployment
+}
+
+/// What Progressing becomes: its status, reason and message, when it was last updated and when it last changed, in seconds
+/// before now, and when to look again. `before` is its condition, with the counts of replicas, updated and available ones.
+#[track_caller]
+fn check_progress(spec: &str, before: &str, counts: (i32, i32, i32), members: &str, expected: &str) {
+    let deployment = with_conditions(deployment(spec), before, counts);
+    let size = rolling::replicas(&deployment);
+    let plan = plan(&deployment, &sets(members, size, size + rolling::max_surge(&deployment)), false);
+    let conditions = plan.status.conditions.unwrap_or_default();
+    let told = conditions.iter().find(|condition| condition.type_ == "Progressing").map_or_else(String::new, |condition| {
+        let ago = |time: &Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
+            fixtures::now().as_second() - time.as_ref().unwrap().0.as_second()
+        };
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        let (reason, message) = (text(&condition.reason), text(&condition.message));
+        let (updated, changed) = (ago(&condition.last_update_time), ago(&condition.last_transition_time));
+        format!("{} {reason} ({message}) {updated}/{changed}", condition.status)
+    });
+    let next = match plan.next {
+        Next::Settled => String::new(),
+        Next::After(delay) => format!(" in {}s", delay.as_secs()),
+    };
+    assert_eq!(told + &next, expected);
+}
+
+#[test]
+fn progress_is_told_as_it_goes() {
+    let spec = "3 surge=1 unavailable=0";
+    let updated = "Progressing=True:ReplicaSetUpdated-50";
+    //             spec  before    was        sets              after
+    check_progress(spec, "", (0, 0, 0), "", "True NewReplicaSetCreated (Created new replica set \"web-5cc859577\") 0/0 in 601s");
+    check_progress(spec, "", (3, 3, 3), "v2:3/2", "True FoundNewReplicaSet (Found new replica set \"v2\") 0/0 in 601s");
+    check_progress(spec, updated, (4, 1, 3), "v1:3 v2:1", "True ReplicaSetUpdated (ReplicaSet \"v2\" is progressing.) 0/50 in 601s"); // One more available.
+    check_progress(spec, updated, (4, 2, 3), "v1:3 v2:1/0", "True ReplicaSetUpdated () 50/50 in 551s"); // Nothing new.
+    check_progress(spec, updated, (4, 0, 3), "v1:3 v2:1/0", "True ReplicaSetUpdated (ReplicaSet \"v2\" is progressing.) 0/50 in 601s");
+    check_progress(spec, updated, (5, 1, 3), "v1:3 v2:1/0", "True ReplicaSetUpdated (ReplicaSet \"v2\" is progressing.) 0/50 in 601s"); // One old less.
+    check_progress(spec, updated, (4, 3, 3), "v1:0 v2:3", "True NewReplicaSetAvailable (ReplicaSet \"v2\" has successfully progressed.) 0/50");
+    check_progress(spec, "Progressing=True:ReplicaSetUpdated-600", (4, 2, 3), "v1:3 v2:1/0", "True ReplicaSetUpdated () 600/600 in 1s");
+    check_progress(spec, "Progressing=True:ReplicaSetUpdated-601", (4, 2, 3), "v1:3 v2:1/0", "False ProgressDeadlineExceeded (ReplicaSet \"v2\" has timed out progressing.) 0/0");
+    check_progress(spec, "Progressing=False:ProgressDeadlineExceeded-50", (4, 2, 3), "v1:3 v2:1/0", "False ProgressDeadlineExceeded () 50/50");
+    check_progress(spec, "Progressing=False:ProgressDeadlineExceeded-50", (4, 0, 3), "v1:3 v2:1/0", "True ReplicaSetUpdated (ReplicaSet \"v2\" is progressing.) 0/0 in 601s"); // After all.
+    check_progress(spec, "Progressing=True:NewReplicaSetAvailable-999", (3, 3, 3), "v2:3/2", "True NewReplicaSetAvailable () 999/999"); // It has been rolled out.
+    check_progress(spec, "Progressing=True:NewReplicaSetAvailable-999", (3, 3, 3), "v1:3", "True NewReplicaSetCreated (Created new replica set \"web-5cc859577\") 0/999 in 601s");
+    check_progress(spec, "Progressing=False:ReplicaSetCreateError-9", (3, 0, 3), "v1:3 v2:0", "False ReplicaSetCreateError () 9/9 in 592s");
+}
+
+#[test]
+fn time_does_not_run_while_paused() {
+    let (spec, paused) = ("3 surge=1 unavailable=0", "3 surge=1 unavailable=0 paused");
+    let members = "v1:3 v2:1/0";
+    check_progress(paused, "Progressing=True:ReplicaSetUpdated-700", (4, 1, 3), members, "Unknown DeploymentPaused (Deployment is paused) 0/0");
+    check_progress(paused, "Progressing=Unknown:DeploymentPaused-700", (4, 1, 3), members, "Unknown DeploymentPaused () 700/700");
+    check_progress(paused, "Progressing=False:ProgressDeadlineExceeded-9", (4, 1, 3), members, "False ProgressDeadlineExceeded () 9/9"); // Stays said.
+    check_progress(spec, "Progressing=Unknown:DeploymentPaused-700", (4, 1, 3), members, "Unknown DeploymentResumed (Deployment is resumed) 0/700 in 601s");
+    check_progress(spec, "Progressing=Unknown:DeploymentResumed-601", (4, 1, 3), members, "False ProgressDeadlineExceeded (ReplicaSet \"v2\" has timed out progressing.) 0/0");
+    check_progress(paused, "", (0, 0, 0), "", "Unknown DeploymentPaused (Deployment is paused) 0/0");
+}
+
+#[test]
+fn without_a_deadline_nothing_is_said_of_progress() {
+    let mut deployment = with_conditions(deployment("3"), "Progressing=True:ReplicaSetUpdated-50", (3, 0, 3));
+    deployment.spec.as_mut().unwrap().progress_deadline_seconds = Some(i32::MAX);
+    check_conditions(&deployment, "v1:3 v2:0", "Available=True:MinimumReplicasAvailable");
+}
+
+#[test]
+fn available_means_as_many_as_may_not_be_missing() {
+    #[track_caller]
+    fn check(spec: &str, members: &str, expected: &str) {
+        let status = plan(&deployment(spec), &sets(members, 10, 13), false).status;
+        let conditions = status.conditions.unwrap();
+        let condition = conditions.iter().find(|condition| condition.type_ == "Available").unwrap();
+        assert_eq!(format!("{} {}", condition.status, condition.message.as_deref().unwrap()), expected);
+    }
+    let (yes, no) = ("True Deployment has minimum availability.", "False Deployment does not have minimum availability.");
+    check("10 unavailable=2", "v2:10/8", yes);
+    check("10 unavailable=2", "v2:10/7", no);
+    check("10 unavailable=25%", "v2:10/8", yes);
+    check("10 unavailable=25%", "v2:10/7", no);
+    check("10 unavailable=2", "v1:5/4 v2:5/4", yes); // Of whatever revision.
+    check("10 recreate", "v2:10/9", no);
+    check("0", "v2:0", yes);
+}
+
+#[test]
+fn a_failure_of_a_set_shows() {
+    #[track_caller]
+    fn check(failing: &[&str], expected: Option<&str>) {
+        let failure = |name: &str| k8s_openapi::api::apps::v1::ReplicaSetCondition {
+            type_: "ReplicaFailure".into(),
+            status: "True".into(),
+            reason: Some("FailedCreate".into()),
+            message: Some(format!("of {name}")),
+            last_transition_time: Some(fixtures::ago(7)),
+        };
+        let members: Vec<Arc<ReplicaSet>> = sets("v1:3 v2:1", 3, 4)
+            .iter()
+            .map(|set| {
+                let mut set = (**set).clone();
+                let name = set.metadata.name.clone().unwrap();
+                set.status.as_mut().unwrap().conditions = failing.contains(&name.as_str()).then(|| vec![failure(&name)]);
+                Arc::new(set)
+            })
+            .collect();
+        let deployment = with_conditions(deployment("3"), "ReplicaFailure=True:FailedDelete", (4, 1, 4));
+        let conditions = plan(&deployment, &members, false).status.conditions.unwrap();
+        let shown = conditions.iter().find(|condition| condition.type_ == "ReplicaFailure");
+        assert_eq!(shown.and_then(|condition| condition.message.as_deref()), expected);
+    }
+    check(&[], None);
+    check(&["v1"], Some("of v1"));
+    check(&["v1", "v2"], Some("of v2")); // The new one's first.
+}
+
+#[test]
+fn the_status_counts() {
+    let plan = plan(&deployment("5"), &sets("v0:0 v1:3/2/4 v2:2/1", 5, 7), false);
+    let status = plan.status;
+    let counts = [status.replicas, status.updated_replicas, status.ready_replicas, status.available_replicas, status.terminating_replicas];
+    assert_eq!(counts, [Some(6), Some(2), Some(3), Some(3), Some(0)]);
+    assert_eq!(status.unavailable_replicas, Some(4)); // Of those wanted after this round, the new one having grown by two.
+    assert_eq!(status.observed_generation, Some(2));
 }
 
 #[track_caller]
