@@ -120,7 +120,7 @@ impl Entry {
         let fields = if kind.selectable_fields.is_empty() {
             Box::default()
         } else {
-            let object: Value = serde_json::from_slice(&bytes).ok()?;
+            let object = super::upper::read(&bytes, kind.selectable_fields)?;
             kind.selectable_fields.iter().map(|field| (kind.field_value)(&object, field).into()).collect()
         };
         let labels = labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect();

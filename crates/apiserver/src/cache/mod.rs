@@ -7,6 +7,7 @@ mod entry;
 mod frames;
 mod rounds;
 mod shelf;
+mod upper;
 mod watch;
 
 use std::collections::{BTreeMap, HashMap};
