@@ -46,6 +46,8 @@ impl<K: kube::Resource + DeserializeOwned + Send + Sync + 'static> Cached for K 
     fn trim(&mut self) {
         // Often half of an object; a PUT without it leaves the stored one as it is.
         self.meta_mut().managed_fields = None;
+        crate::compact::metadata(self.meta_mut());
+        crate::compact::compact(self);
     }
 }
 
@@ -287,11 +289,17 @@ impl<K> Writer<K> {
 
 impl<K> Objects<K> {
     fn put(&mut self, key: ObjectKey, object: Arc<K>) {
-        self.take(&key);
+        let Some(held) = self.by_key.get_mut(&key) else {
+            for (_, index) in &mut self.indexes {
+                index.insert(&key, &object);
+            }
+            self.by_key.insert(key, object);
+            return;
+        };
+        let old = std::mem::replace(held, object.clone());
         for (_, index) in &mut self.indexes {
-            index.insert(&key, &object);
+            index.replace(&key, &old, &object);
         }
-        self.by_key.insert(key, object);
     }
 
     fn take(&mut self, key: &ObjectKey) -> Option<Arc<K>> {
@@ -307,6 +315,20 @@ impl<K> Index<K> {
     fn insert(&mut self, key: &ObjectKey, object: &Arc<K>) {
         for value in (self.function)(object) {
             self.entries.entry(value).or_default().insert(key.clone(), object.clone());
+        }
+    }
+
+    /// Where the object stands, it mostly stays.
+    fn replace(&mut self, key: &ObjectKey, old: &Arc<K>, new: &Arc<K>) {
+        let values = (self.function)(new);
+        if (self.function)(old) != values {
+            self.remove(key, old);
+            return self.insert(key, new);
+        }
+        for value in &values {
+            if let Some(held) = self.entries.get_mut(value).and_then(|entries| entries.get_mut(key)) {
+                *held = new.clone();
+            }
         }
     }
 

@@ -263,7 +263,7 @@ impl Reflector {
             let body = self.collection.list(&self.client, &continue_token).await?;
             let page: Page<'_> = serde_json::from_slice(&body).map_err(Error::SerdeError)?;
             for item in page.items.into_iter().flatten() {
-                self.report_undecodable(self.sink.item(item.get()));
+                self.report_undecodable(Versioned::read(item.get()).and_then(|object| self.sink.item(&object.json)));
             }
             if page.metadata.continue_token.is_empty() {
                 self.sink.end(&page.metadata.resource_version);
@@ -287,13 +287,13 @@ impl Reflector {
                     _ => Err(error),
                 };
             }
-            let at: Versioned = serde_json::from_str(json).map_err(Error::SerdeError)?;
+            let object = Versioned::read(json).map_err(Error::SerdeError)?;
             if event.kind == "BOOKMARK" {
-                self.sink.bookmark(&at.metadata.resource_version);
+                self.sink.bookmark(&object.resource_version);
             } else {
-                self.report_undecodable(self.sink.event(&event.kind, json));
+                self.report_undecodable(self.sink.event(&event.kind, &object.json));
             }
-            *version = at.metadata.resource_version;
+            *version = object.resource_version.into_owned();
         }
         Ok(Ended::Closed)
     }

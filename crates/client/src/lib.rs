@@ -7,6 +7,7 @@
 //! `tokio::time` and `api::clock`, so that all of it runs under the paused clock.
 
 mod cache;
+mod compact;
 mod errors;
 mod events;
 mod informer;

@@ -2,6 +2,7 @@
 //!
 //! Invariant: memory is bounded by one page of a LIST and one line of a WATCH.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -56,16 +57,43 @@ pub(crate) struct PageMetadata {
 #[derive(Deserialize)]
 pub(crate) struct Event<'a> {
     #[serde(rename = "type")]
-    pub kind: std::borrow::Cow<'a, str>,
+    pub kind: Cow<'a, str>,
     #[serde(borrow)]
     pub object: &'a RawValue,
 }
 
-/// The one thing that every event's object has, bookmarks included.
-#[derive(Deserialize)]
-pub(crate) struct Versioned {
-    #[serde(default)]
-    pub metadata: PageMetadata,
+/// What is read of every object before it is decoded, bookmarks included.
+pub(crate) struct Versioned<'a> {
+    pub resource_version: Cow<'a, str>,
+    /// The object without its managed fields: half of its bytes, which nobody here reads and a decoder makes a tree of.
+    pub json: Cow<'a, str>,
+}
+
+impl<'a> Versioned<'a> {
+    pub fn read(json: &'a str) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Object<'a> {
+            #[serde(borrow, default)]
+            metadata: Head<'a>,
+        }
+        #[derive(Deserialize, Default)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Head<'a> {
+            #[serde(borrow)]
+            resource_version: Cow<'a, str>,
+            #[serde(borrow)]
+            managed_fields: Option<&'a RawValue>,
+        }
+        let Object { metadata } = serde_json::from_str(json)?;
+        let json = match metadata.managed_fields.map(RawValue::get) {
+            None => Cow::Borrowed(json),
+            Some(managed) => {
+                let start = managed.as_ptr() as usize - json.as_ptr() as usize;
+                Cow::Owned([&json[..start], "null", &json[start + managed.len()..]].concat())
+            }
+        };
+        Ok(Versioned { resource_version: metadata.resource_version, json })
+    }
 }
 
 impl Collection {
@@ -156,5 +184,28 @@ impl Lines {
                 Some(Err(error)) => return Err(Error::ReadEvents(std::io::Error::other(error))),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(json: &str, version: &str, expected: &str) {
+        let read = Versioned::read(json).unwrap();
+        assert_eq!((&*read.resource_version, &*read.json), (version, expected));
+    }
+
+    #[test]
+    fn managed_fields_are_cut_out() {
+        check(r#"{"metadata":{"resourceVersion":"7"}}"#, "7", r#"{"metadata":{"resourceVersion":"7"}}"#);
+        check(
+            r#"{"kind":"Pod","metadata":{"managedFields":[{"fieldsV1":{"f:a":{}}}],"resourceVersion":"7"},"spec":{"x":"managedFields"}}"#,
+            "7",
+            r#"{"kind":"Pod","metadata":{"managedFields":null,"resourceVersion":"7"},"spec":{"x":"managedFields"}}"#,
+        );
+        check(r#"{"metadata":{"name":"\"managedFields\":","managedFields":null}}"#, "", r#"{"metadata":{"name":"\"managedFields\":","managedFields":null}}"#);
+        check("{}", "", "{}");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::clock::Clock;
-use client::{DeleteOptions, ErrorKind, EventRecorder, EventType, ObjectKey, Patch, Rest, error_kind, object_ref};
+use client::{DeleteOptions, ErrorKind, EventRecorder, EventType, ObjectKey, Patch, Rest, error_kind};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, PodCondition};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::Shared;
 use crate::pod_info::PodInfo;
 use crate::queue::News;
-use crate::storage::{SELECTED_NODE, VolumePlan, claims_of, is_bound};
+use crate::storage::{SELECTED_NODE, VolumePlan, is_bound};
 
 /// How long volumes may take to be bound or made for a pod that has its node.
 const VOLUMES_TIMEOUT: Duration = Duration::from_secs(600);
@@ -40,7 +40,7 @@ impl Actor {
         }
         let Err(failure) = bound else {
             let message = format!("Successfully assigned {} to {node}", pod.key);
-            return self.recorder.event(&object_ref(&*pod.pod), EventType::Normal, "Scheduled", message);
+            return self.recorder.event(&pod.reference(), EventType::Normal, "Scheduled", message);
         };
         {
             let state = &mut *self.shared.state.lock();
@@ -104,7 +104,7 @@ impl Actor {
                 changed.as_mut().enable();
                 let bound = {
                     let storage = &self.shared.state.lock().cluster.storage;
-                    claims_of(pod).all(|name| {
+                    pod.claims.iter().all(|name| {
                         let claim = storage.claims.get(&ObjectKey::new(&pod.key.namespace, name));
                         // The kubelet goes by the phase, which is written last.
                         let phase = |claim: &PersistentVolumeClaim| claim.status.as_ref().and_then(|status| status.phase.clone());
@@ -138,7 +138,7 @@ impl Actor {
             "reason": "PreemptionByScheduler",
             "message": format!("{}: preempting to accommodate a higher priority pod", pod.profile.scheduler_name),
             "lastTransitionTime": self.now(),
-            "observedGeneration": victim.pod.metadata.generation,
+            "observedGeneration": victim.generation,
         });
         if let Err(error) = self.patch_status(victim, json!({"conditions": [condition]})).await {
             return tracing::warn!(pod = %victim.key, %error, "cannot mark a pod as to be preempted");
@@ -147,7 +147,7 @@ impl Actor {
         match deleted {
             Ok(_) => {
                 let message = format!("Preempted by pod {} on node {node}", pod.uid);
-                self.recorder.event(&object_ref(&*victim.pod), EventType::Normal, "Preempted", message);
+                self.recorder.event(&victim.reference(), EventType::Normal, "Preempted", message);
             }
             Err(error) if error_kind(&error) == ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(pod = %victim.key, %error, "cannot preempt a pod"),
@@ -155,7 +155,7 @@ impl Actor {
     }
 
     async fn report(&self, pod: &PodInfo, reason: &str, message: &str, nominated: Option<&str>) {
-        self.recorder.event(&object_ref(&*pod.pod), EventType::Warning, "FailedScheduling", message);
+        self.recorder.event(&pod.reference(), EventType::Warning, "FailedScheduling", message);
         let Some(status) = self.status_patch(pod, reason, message, nominated) else { return };
         if let Err(error) = self.patch_status(pod, status).await
             && error_kind(&error) != ErrorKind::NotFound
@@ -166,7 +166,7 @@ impl Actor {
 
     /// `None` if the pod says so already.
     fn status_patch(&self, pod: &PodInfo, reason: &str, message: &str, nominated: Option<&str>) -> Option<Value> {
-        let status = pod.pod.status.as_ref();
+        let status = pod.status();
         let conditions = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
         let before: Option<&PodCondition> = conditions.into_iter().find(|condition| condition.type_ == "PodScheduled");
         let nominated_before = status.and_then(|status| status.nominated_node_name.as_deref());
@@ -185,7 +185,7 @@ impl Actor {
             "message": message,
             "lastProbeTime": null,
             "lastTransitionTime": since,
-            "observedGeneration": pod.pod.metadata.generation,
+            "observedGeneration": pod.generation,
         });
         let mut patch = json!({"conditions": [condition]});
         if let Some(node) = nominated {

@@ -182,7 +182,7 @@ impl Cluster {
 
     /// Whether a running pod other than `uid` uses the claim.
     pub fn claim_in_use(&self, namespace: &str, claim: &str, uid: &str) -> bool {
-        self.placed_in(namespace).filter(|pod| pod.uid != uid).any(|pod| crate::storage::claims_of(pod).any(|name| name == claim))
+        self.placed_in(namespace).filter(|pod| pod.uid != uid).any(|pod| pod.claims.iter().any(|name| name == claim))
     }
 
     pub fn nominate(&mut self, info: Arc<PodInfo>, node: &str) {

@@ -47,8 +47,7 @@ impl DefaultSelectors {
                 labels.extend(wanted.clone());
             }
         }
-        let owners = pod.pod.metadata.owner_references.iter().flatten();
-        if let Some(owner) = owners.into_iter().find(|owner| owner.controller == Some(true))
+        if let Some(owner) = pod.controller()
             && let Some(kind) = ["ReplicaSet", "StatefulSet", "ReplicationController"].into_iter().find(|kind| *kind == owner.kind)
             && let Some(selector) = self.owners.get(&(kind, ObjectKey::new(&pod.key.namespace, &owner.name)))
         {

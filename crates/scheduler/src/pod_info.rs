@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use api::selector::LabelSelector;
 use client::ObjectKey;
-use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodSpec, TopologySpreadConstraint};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodAffinityTerm, PodSpec, PodStatus, TopologySpreadConstraint, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 
 use crate::profile::Profile;
 use crate::resources::{Resources, assumed_requests_of, requests_of};
 
 pub struct PodInfo {
-    pub pod: Arc<Pod>,
+    /// The whole object. Of a pod seen on a node only what is below is kept: there may be many of those, and an old
+    /// version held here would be one more copy in memory beside the informers'.
+    pod: Option<Arc<Pod>>,
     pub key: ObjectKey,
     pub uid: String,
     /// By which it is scheduled.
@@ -20,6 +23,16 @@ pub struct PodInfo {
     pub labels: BTreeMap<String, String>,
     pub priority: i32,
     pub terminating: bool,
+    /// Succeeded and failed pods hold nothing on their node any more.
+    pub finished: bool,
+    /// It goes because another one needs its room.
+    pub preempted: bool,
+    /// One that has not started yet counts as the youngest.
+    pub started: Timestamp,
+    pub generation: Option<i64>,
+    pub node_name: Option<String>,
+    /// Names of the claims that it uses, those of ephemeral volumes included.
+    pub claims: Vec<String>,
     pub requests: Resources,
     /// milli-CPU and bytes, with an assumed amount where nothing is asked.
     pub assumed_requests: (i64, i64),
@@ -78,6 +91,11 @@ impl PodInfo {
     }
 
     pub fn with_profile(pod: Arc<Pod>, profile: Arc<Profile>) -> Self {
+        PodInfo { pod: Some(pod.clone()), ..PodInfo::placed(&pod, profile) }
+    }
+
+    /// What is kept of a pod that has a node.
+    pub fn placed(pod: &Pod, profile: Arc<Profile>) -> Self {
         let labels = pod.metadata.labels.clone().unwrap_or_default();
         let key = ObjectKey::of(&pod.metadata);
         let spec = pod.spec.as_ref();
@@ -95,8 +113,14 @@ impl PodInfo {
             profile,
             priority: spec.and_then(|spec| spec.priority).unwrap_or(0),
             terminating: pod.metadata.deletion_timestamp.is_some(),
-            requests: requests_of(&pod),
-            assumed_requests: assumed_requests_of(&pod),
+            finished: matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed")),
+            preempted: is_preempted(pod),
+            started: pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map_or(Timestamp::MAX, |time| time.0),
+            generation: pod.metadata.generation,
+            node_name: spec.and_then(|spec| spec.node_name.clone()).filter(|name| !name.is_empty()),
+            claims: claims(pod),
+            requests: requests_of(pod),
+            assumed_requests: assumed_requests_of(pod),
             host_ports: spec.map(host_ports).unwrap_or_default(),
             images: spec.map(images).unwrap_or_default(),
             required_affinity: required(with.and_then(|with| with.required_during_scheduling_ignored_during_execution.as_ref())),
@@ -106,22 +130,35 @@ impl PodInfo {
             spread: spread.into_iter().flatten().map(|constraint| SpreadConstraint::new(constraint, &labels)).collect(),
             labels,
             key,
-            pod,
+            pod: None,
         }
     }
 
     pub fn spec(&self) -> Option<&PodSpec> {
-        self.pod.spec.as_ref()
+        self.pod.as_ref()?.spec.as_ref()
     }
 
-    pub fn node_name(&self) -> Option<&str> {
-        self.spec().and_then(|spec| spec.node_name.as_deref()).filter(|name| !name.is_empty())
+    pub fn status(&self) -> Option<&PodStatus> {
+        self.pod.as_ref()?.status.as_ref()
     }
 
-    /// Succeeded and failed pods hold nothing on their node any more.
-    pub fn is_finished(&self) -> bool {
-        let phase = self.pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        matches!(phase, Some("Succeeded" | "Failed"))
+    /// Who controls it.
+    pub fn controller(&self) -> Option<&meta::OwnerReference> {
+        let owners = self.pod.as_ref()?.metadata.owner_references.as_ref()?;
+        owners.iter().find(|owner| owner.controller == Some(true))
+    }
+
+    /// What an event about it names it by.
+    pub fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(self.key.namespace.clone()),
+            name: Some(self.key.name.clone()),
+            uid: Some(self.uid.clone()),
+            resource_version: self.pod.as_ref().and_then(|pod| pod.metadata.resource_version.clone()),
+            field_path: None,
+        }
     }
 
     /// Whether its node selector or affinity leaves nodes out.
@@ -228,6 +265,23 @@ fn with_label_keys(
 fn parse(selector: Option<&meta::LabelSelector>) -> Selector {
     let matcher = selector.and_then(|selector| LabelSelector::from_typed(selector).ok());
     Selector::new(matcher.unwrap_or_else(LabelSelector::nothing))
+}
+
+fn is_preempted(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let told = |reason: Option<&str>| reason == Some("PreemptionByScheduler");
+    pod.metadata.deletion_timestamp.is_some()
+        && conditions.into_iter().any(|it| it.type_ == "DisruptionTarget" && it.status == "True" && told(it.reason.as_deref()))
+}
+
+fn claims(pod: &Pod) -> Vec<String> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let name = |volume: &Volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(claim), _) => Some(claim.claim_name.clone()),
+        (None, Some(_)) => Some(format!("{}-{}", pod.metadata.name.as_deref().unwrap_or_default(), volume.name)),
+        (None, None) => None,
+    };
+    volumes.filter_map(name).collect()
 }
 
 fn host_ports(spec: &PodSpec) -> Vec<HostPort> {

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::selector::LabelSelector;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use crate::cycle::Cycle;
@@ -81,15 +80,9 @@ pub fn preempt(pod: &PodInfo, cluster: &crate::cluster::Cluster, diagnosis: &Dia
 /// Whether those that went for it are still on their way out of a node that it may yet use.
 fn waits_for_victims(pod: &PodInfo, cluster: &crate::cluster::Cluster, diagnosis: &Diagnosis) -> bool {
     let node = cluster.nominated_node(&pod.uid).and_then(|name| cluster.node(name));
-    let is_victim = |other: &Arc<PodInfo>| other.priority < pod.priority && is_preempted(other);
+    let is_victim = |other: &Arc<PodInfo>| other.priority < pod.priority && other.preempted;
     let is_lost = |node: &NodeInfo| diagnosis.rejections.get(&node.name).is_some_and(|rejection| !rejection.resolvable);
     node.is_some_and(|node| !is_lost(node) && node.pods.values().any(is_victim))
-}
-
-fn is_preempted(pod: &PodInfo) -> bool {
-    let conditions = pod.pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let told = |reason: Option<&str>| reason == Some("PreemptionByScheduler");
-    pod.terminating && conditions.into_iter().any(|it| it.type_ == "DisruptionTarget" && it.status == "True" && told(it.reason.as_deref()))
 }
 
 /// Takes away all pods of lower priority, and gives back those that the pod can live with, the most important first.
@@ -98,7 +91,7 @@ fn try_node<'a>(cycle: &Cycle<'_>, node: &'a NodeInfo, budgets: &[Arc<PodDisrupt
     if lower.is_empty() {
         return Err("No preemption victims found for incoming pod".to_owned());
     }
-    lower.sort_by_key(|pod| (Reverse(pod.priority), started(&pod.pod), pod.uid.clone()));
+    lower.sort_by_key(|pod| (Reverse(pod.priority), pod.started, pod.uid.clone()));
     let fits = |victims: &[Arc<PodInfo>]| {
         let mut relieved = node.clone();
         for victim in victims {
@@ -120,7 +113,7 @@ fn try_node<'a>(cycle: &Cycle<'_>, node: &'a NodeInfo, budgets: &[Arc<PodDisrupt
             broken_budgets += 1;
         }
     }
-    victims.sort_by_key(|pod| (Reverse(pod.priority), started(&pod.pod), pod.uid.clone()));
+    victims.sort_by_key(|pod| (Reverse(pod.priority), pod.started, pod.uid.clone()));
     Ok(Candidate { node, victims, broken_budgets })
 }
 
@@ -160,13 +153,8 @@ fn cost(candidate: &Candidate<'_>) -> (usize, i32, i64, usize, Reverse<jiff::Tim
     let highest = victims.iter().map(|pod| pod.priority).max().unwrap_or(i32::MIN);
     let sum = victims.iter().map(|pod| i64::from(pod.priority) + i64::from(i32::MAX) + 1).sum();
     let most_important = victims.iter().filter(|pod| pod.priority == highest);
-    let earliest = most_important.map(|pod| started(&pod.pod)).min().unwrap_or(jiff::Timestamp::MAX);
+    let earliest = most_important.map(|pod| pod.started).min().unwrap_or(jiff::Timestamp::MAX);
     (candidate.broken_budgets, highest, sum, victims.len(), Reverse(earliest))
-}
-
-/// One that has not started yet counts as the youngest.
-fn started(pod: &Pod) -> jiff::Timestamp {
-    pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map_or(jiff::Timestamp::MAX, |time| time.0)
 }
 
 #[cfg(test)]

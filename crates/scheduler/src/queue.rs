@@ -106,7 +106,7 @@ impl Queue {
             }
             return;
         };
-        let changed = entry.info.labels != info.labels || entry.info.pod.spec != info.pod.spec;
+        let changed = entry.info.labels != info.labels || entry.info.spec() != info.spec();
         entry.info = info;
         // Its status, which this scheduler itself writes, is no reason to try again.
         if changed && !gated && !matches!(entry.place, Place::InFlight | Place::HeldBack(_)) {

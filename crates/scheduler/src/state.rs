@@ -37,9 +37,11 @@ impl State {
         let pod = change.object();
         let profile = self.profile_of(pod);
         let is_mine = profile.is_some();
-        let info = Arc::new(PodInfo::with_profile(pod.clone(), profile.unwrap_or_else(Profile::standard)));
-        let gone = matches!(change, Change::Deleted(_)) || info.is_finished();
-        match info.node_name().map(str::to_owned) {
+        let has_node = pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_ref().is_some_and(|name| !name.is_empty()));
+        let profile = profile.unwrap_or_else(Profile::standard);
+        let info = Arc::new(if has_node { PodInfo::placed(pod, profile) } else { PodInfo::with_profile(pod.clone(), profile) });
+        let gone = matches!(change, Change::Deleted(_)) || info.finished;
+        match info.node_name.clone() {
             Some(_) if gone => self.pod_left(&info, now),
             Some(node) => {
                 self.queue.remove(&info.uid);

@@ -52,16 +52,6 @@ impl VolumePlan {
     }
 }
 
-/// Names of the claims that the pod uses, those of ephemeral volumes included.
-pub fn claims_of(pod: &PodInfo) -> impl Iterator<Item = String> {
-    let volumes = pod.spec().into_iter().flat_map(|spec| spec.volumes.iter().flatten());
-    volumes.filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-        (Some(claim), _) => Some(claim.claim_name.clone()),
-        (None, Some(_)) => Some(format!("{}-{}", pod.key.name, volume.name)),
-        (None, None) => None,
-    })
-}
-
 impl Storage {
     /// `Err` says why no node will do.
     pub fn of_pod(&self, pod: &PodInfo) -> Result<PodVolumes, String> {
@@ -72,10 +62,10 @@ impl Storage {
             .map(|volume| format!("{}-{}", pod.key.name, volume.name))
             .collect();
         let mut unbound = false;
-        for name in claims_of(pod) {
-            let key = ObjectKey::new(&pod.key.namespace, &name);
+        for name in &pod.claims {
+            let key = ObjectKey::new(&pod.key.namespace, name);
             let Some(claim) = self.claims.get(&key) else {
-                return Err(if ephemeral.contains(&name) {
+                return Err(if ephemeral.contains(name) {
                     format!("waiting for ephemeral volume controller to create the persistentvolumeclaim \"{name}\"")
                 } else {
                     format!("persistentvolumeclaim \"{name}\" not found")
@@ -91,11 +81,11 @@ impl Storage {
             let owned = |claim: &PersistentVolumeClaim| {
                 claim.metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true) && owner.uid == pod.uid)
             };
-            if ephemeral.contains(&name) && !owned(claim) {
+            if ephemeral.contains(name) && !owned(claim) {
                 return Err(format!("PVC {key} was not created for pod {} (pod is not owner)", pod.key));
             }
             if claim.spec.as_ref().is_some_and(|spec| spec.access_modes.iter().flatten().any(|mode| mode == "ReadWriteOncePod")) {
-                found.exclusive.push(name);
+                found.exclusive.push(name.clone());
             }
             if is_bound(claim) {
                 found.bound.push(self.volumes.get(volume_name).cloned());

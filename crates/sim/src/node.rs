@@ -130,9 +130,14 @@ impl SimulatedNode {
         }
     }
 
-    /// Many nodes that share one watch and one connection, for clusters whose size is the point.
-    pub async fn run_fleet(configs: Vec<NodeConfig>, client: kube::Client, clock: Clock, cancel: CancellationToken) {
-        let pods = Informer::<Pod>::start(&client, Scope::default(), cancel.clone());
+    /// Many nodes that share one connection and what `pods` knows, for clusters whose size is the point.
+    pub async fn run_fleet(
+        configs: Vec<NodeConfig>,
+        client: kube::Client,
+        pods: Arc<Informer<Pod>>,
+        clock: Clock,
+        cancel: CancellationToken,
+    ) {
         let (queue, running) = (WorkQueue::new(), Arc::new(Running::default()));
         let count = u32::try_from(configs.len()).unwrap_or(u32::MAX).max(1);
         let node = |config: NodeConfig| SimulatedNode {

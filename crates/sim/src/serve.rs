@@ -86,11 +86,13 @@ pub async fn serve(config: ServeConfig, cancel: CancellationToken, ready: impl F
     tokio::spawn(controllers.run(cancel.clone()));
     let client = client::in_process_as(server.in_process("system:kube-scheduler", &[]), "kube-scheduler");
     let recorder = EventRecorder::new(client.clone(), clock.clone(), "default-scheduler", "");
-    let scheduler = Scheduler::new(client, informers, recorder, clock.clone(), SchedulerConfig::default());
+    let scheduler = Scheduler::new(client, informers.clone(), recorder, clock.clone(), SchedulerConfig::default());
     tokio::spawn(scheduler.run(cancel.clone()));
-    // One watch for all nodes, which no single node's user could have.
+    // One client for all nodes, with rights that no single node's user has; and one copy of all pods with the control
+    // plane, for whose size the nodes are not to count.
     let fleet = client::in_process_as(server.in_process("sim", &["system:masters"]), "kubelet");
-    tokio::spawn(SimulatedNode::run_fleet(config.nodes, fleet, clock, cancel.clone()));
+    let fleet = SimulatedNode::run_fleet(config.nodes, fleet, informers.of(), clock, cancel.clone());
+    tokio::spawn(fleet);
     ready(address);
     server.serve(listener, tls, cancel).await.map_err(ServeError::Start)
 }

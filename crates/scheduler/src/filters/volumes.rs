@@ -3,7 +3,6 @@
 use super::{Filter, Rejection};
 use crate::cycle::Cycle;
 use crate::node_info::NodeInfo;
-use crate::storage::claims_of;
 
 pub fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Rejection> {
     let volumes = &cycle.volumes;
@@ -15,7 +14,7 @@ pub fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Rejection> {
         // Victims on this very node may hold the claim.
         let here = |claim: &String| {
             let others = node.pods.values().filter(|pod| pod.key.namespace == cycle.pod.key.namespace);
-            others.into_iter().any(|pod| claims_of(pod).any(|name| name == *claim))
+            others.into_iter().any(|pod| pod.claims.contains(claim))
         };
         let reason = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
         if volumes.exclusive.iter().any(here) || !cycle.relieved {

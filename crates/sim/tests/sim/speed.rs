@@ -12,6 +12,7 @@ use client::{Change, EventRecorder, Informers, Patch, Rest};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use scheduler::{Scheduler, SchedulerConfig};
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use store::memory::MemoryStore;
 use tokio::sync::Notify;
@@ -33,7 +34,7 @@ fn measure(what: &str, nodes: usize, pods: usize, spec: Value) {
                 .for_each_concurrent(CREATORS, |object| {
                     let rest = rest.clone();
                     async move {
-                        rest.post_at::<Value>(path.to_owned(), &object).await.expect("is created");
+                        rest.post_at::<IgnoredAny>(path.to_owned(), &object).await.expect("is created");
                     }
                 })
                 .await;
@@ -50,7 +51,7 @@ fn measure(what: &str, nodes: usize, pods: usize, spec: Value) {
             .for_each_concurrent(CREATORS, |index| {
                 let (rest, open) = (rest.clone(), Patch::Merge(json!({"spec": {"taints": null}})));
                 async move {
-                    rest.patch_at::<Value>(format!("/api/v1/nodes/node-{index}"), &open).await.expect("is opened");
+                    rest.patch_at::<IgnoredAny>(format!("/api/v1/nodes/node-{index}"), &open).await.expect("is opened");
                 }
             })
             .await;
