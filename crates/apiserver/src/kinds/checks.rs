@@ -10,6 +10,8 @@ use super::{Cursor, Problems};
 
 pub const NEGATIVE: &str = "must be greater than or equal to 0";
 pub const NOT_POSITIVE: &str = "must be greater than 0";
+/// Where the original says it in a word.
+pub const NOT_ABOVE_ZERO: &str = "must be greater than zero";
 pub const PORT: &str = "must be between 1 and 65535, inclusive";
 const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
 

@@ -16,7 +16,7 @@ pub fn validate_metadata(kind: &Kind, object: &Value, problems: &mut Problems) {
     let root = Cursor::root(object);
     let metadata = root.at("metadata");
     validate_names(kind, &metadata, problems);
-    validate_rest(&metadata, problems);
+    validate_rest(kind, &metadata, problems);
 }
 
 fn validate_names(kind: &Kind, metadata: &Cursor, problems: &mut Problems) {
@@ -47,7 +47,7 @@ fn validate_names(kind: &Kind, metadata: &Cursor, problems: &mut Problems) {
     }
 }
 
-fn validate_rest(metadata: &Cursor, problems: &mut Problems) {
+fn validate_rest(kind: &Kind, metadata: &Cursor, problems: &mut Problems) {
     let generation = metadata.at("generation");
     if generation.int() < 0 {
         problems.invalid(&generation, "must be greater than or equal to 0");
@@ -55,7 +55,21 @@ fn validate_rest(metadata: &Cursor, problems: &mut Problems) {
     validate_labels(&metadata.at("labels"), problems);
     validate_annotations(&metadata.at("annotations"), problems);
     validate_owner_references(&metadata.at("ownerReferences"), problems);
-    validate_finalizers(&metadata.at("finalizers"), problems);
+    let finalizers = metadata.at("finalizers");
+    validate_finalizers(&finalizers, problems);
+    // Kinds of extensions, and what extends, may call theirs as they like.
+    if kind.definition.starts_with("io.k8s.api.") && kind.group != "admissionregistration.k8s.io" {
+        for finalizer in finalizers.items() {
+            well_known_finalizer(&finalizer, problems);
+        }
+    }
+}
+
+/// Without a domain there are few.
+pub fn well_known_finalizer(finalizer: &Cursor, problems: &mut Problems) {
+    if !finalizer.str().contains('/') && !matches!(finalizer.str(), "kubernetes" | "orphan" | "foregroundDeletion") {
+        problems.invalid(finalizer, "name is neither a standard finalizer name nor is it fully qualified");
+    }
 }
 
 /// Keys are qualified names, values label values.
@@ -164,7 +178,7 @@ pub fn validate_metadata_update(kind: &Kind, new: &Value, old: &Value, problems:
     if generation.int() < old_metadata.at("generation").int() {
         problems.invalid_plain(&generation, generation.int(), "must not be decremented");
     }
-    validate_rest(&new_metadata, problems);
+    validate_rest(kind, &new_metadata, problems);
 }
 
 fn immutable(new: &Cursor, old: &Cursor, problems: &mut Problems) {

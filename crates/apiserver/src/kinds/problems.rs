@@ -125,6 +125,15 @@ impl Problems {
         }
     }
 
+    /// About an object that the original prints as it holds it: fields as Go calls them, in Go's order, all of them.
+    pub fn invalid_struct(&mut self, at: &Cursor, fields: &[&str], detail: &str) {
+        self.add(ProblemReason::Invalid, at, Some(&go_struct(at.value, fields)), detail);
+    }
+
+    pub fn not_supported_struct(&mut self, at: &Cursor, fields: &[&str], supported: &[&str]) {
+        self.not_supported_plain(at, &go_struct(at.value, fields), supported);
+    }
+
     pub fn duplicate(&mut self, at: &Cursor) {
         self.add(ProblemReason::Duplicate, at, Some(&printed(at.value)), "");
     }
@@ -210,6 +219,22 @@ fn printed(value: &Value) -> String {
         // Go's encoder writes these three escaped, for HTML.
         other => other.to_string().replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e"),
     }
+}
+
+/// `{"Type":"x","RollingUpdate":null}`
+fn go_struct(value: &Value, fields: &[&str]) -> String {
+    let mut out = String::from("{");
+    for (index, field) in fields.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        let (first, rest) = field.split_at(1);
+        let inner = match value.get(field) {
+            None | Some(Value::Null) => "null".to_owned(),
+            Some(inner) => printed(inner),
+        };
+        write!(out, "{comma}\"{}{rest}\":{inner}", first.to_uppercase()).expect("writing to a String cannot fail");
+    }
+    out.push('}');
+    out
 }
 
 /// Go's `%q`.

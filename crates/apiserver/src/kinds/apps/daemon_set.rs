@@ -33,7 +33,13 @@ pub static KIND: Kind = Kind {
         problems.immutable(&Cursor::root(new).at("spec.selector"), walk(old, "spec.selector"));
     },
     validate_status_update,
-    warnings: |new, old| pod_spec::template_warnings(new, old, "spec.template"),
+    warnings: |new, old| {
+        // The original looks at the template's generation here.
+        if old.is_some_and(|old| walk(old, "spec.template") == walk(new, "spec.template")) {
+            return Vec::new();
+        }
+        pod_spec::template_warnings(new, None, "spec.template")
+    },
     columns: &[
         NAME,
         integer("Desired", "io.k8s.api.apps.v1.DaemonSetStatus#desiredNumberScheduled"),
@@ -86,7 +92,7 @@ fn validate(object: &Value, problems: &mut Problems) {
     if !pod_spec::selector_matches(&selector, &template) {
         problems.invalid_object(&template.at("metadata.labels"), pod_spec::SELECTOR_MISMATCH);
     }
-    if checks::selects_everything(&selector) {
+    if selector.exists() && checks::selects_everything(&selector) {
         problems.invalid_object(&selector, "empty selector is invalid for daemonset");
     }
     pod_spec::validate_template(&template, problems);
@@ -96,7 +102,7 @@ fn validate(object: &Value, problems: &mut Problems) {
     }
     let deadline = template.at("spec.activeDeadlineSeconds");
     if deadline.exists() {
-        problems.invalid(&deadline, "must not be specified");
+        problems.forbidden(&deadline, "activeDeadlineSeconds in DaemonSet is not Supported");
     }
     checks::non_negative(&spec.at("minReadySeconds"), problems);
     validate_strategy(&spec.at("updateStrategy"), problems);
@@ -115,16 +121,16 @@ fn validate_strategy(strategy: &Cursor, problems: &mut Problems) {
             let (unavailable, surge) = (rolling.at("maxUnavailable"), rolling.at("maxSurge"));
             checks::non_negative_number_or_percent(&unavailable, problems);
             checks::non_negative_number_or_percent(&surge, problems);
+            checks::not_over_hundred_percent(&unavailable, problems);
+            checks::not_over_hundred_percent(&surge, problems);
             let has = |at: &Cursor| checks::number_or_percent(at.value) != 0;
             match (has(&unavailable), has(&surge)) {
                 (true, true) => problems.invalid(&surge, "may not be set when maxUnavailable is non-zero"),
                 (false, false) => problems.required(&unavailable, "cannot be 0 when maxSurge is 0"),
                 _ => {}
             }
-            checks::not_over_hundred_percent(&unavailable, problems);
-            checks::not_over_hundred_percent(&surge, problems);
         }
-        _ => checks::one_of(&strategy.at("type"), &["RollingUpdate", "OnDelete"], problems),
+        _ => problems.not_supported_struct(strategy, &["type", "rollingUpdate"], &["RollingUpdate", "OnDelete"]),
     }
 }
 
@@ -165,4 +171,51 @@ fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
         images,
         printing::selector(walk(object, "spec.selector")).into(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::testing::check_defaulted;
+
+    fn set(fields: Value) -> Value {
+        let mut set = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"app": "d"}}, "template": {
+            "metadata": {"labels": {"app": "d"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}}});
+        for (field, value) in fields.as_object().expect("an object") {
+            set["spec"][field] = value.clone();
+        }
+        set
+    }
+
+    #[test]
+    fn problems() {
+        check_defaulted(&KIND, set(json!({})), "");
+        check_defaulted(
+            &KIND,
+            set(json!({"selector": {}})),
+            "spec.selector: Invalid value: {}: empty selector is invalid for daemonset",
+        );
+        check_defaulted(
+            &KIND,
+            set(json!({"selector": null})),
+            "spec.template.metadata.labels: Invalid value: {\"app\":\"d\"}: `selector` does not match template `labels`",
+        );
+        check_defaulted(
+            &KIND,
+            set(json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "101%", "maxSurge": 1}}})),
+            "spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: \"101%\": must not be greater than 100%\n\
+             spec.updateStrategy.rollingUpdate.maxSurge: Invalid value: 1: may not be set when maxUnavailable is non-zero",
+        );
+        check_defaulted(
+            &KIND,
+            set(json!({"updateStrategy": {"rollingUpdate": {"maxUnavailable": 0}}})),
+            "spec.updateStrategy.rollingUpdate.maxUnavailable: Required value: cannot be 0 when maxSurge is 0",
+        );
+        check_defaulted(
+            &KIND,
+            set(json!({"updateStrategy": {"type": "Now"}, "revisionHistoryLimit": -1})),
+            "spec.updateStrategy: Unsupported value: {\"Type\":\"Now\",\"RollingUpdate\":null}: supported values: \"RollingUpdate\", \"OnDelete\"\n\
+             spec.revisionHistoryLimit: Invalid value: -1: must be greater than or equal to 0",
+        );
+    }
 }

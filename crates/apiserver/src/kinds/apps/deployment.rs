@@ -36,7 +36,7 @@ pub static KIND: Kind = Kind {
         problems.immutable(&Cursor::root(new).at("spec.selector"), walk(old, "spec.selector"));
     },
     validate_status_update,
-    warnings: |new, old| pod_spec::template_warnings(new, old, "spec.template"),
+    warnings: |new, old| pod_spec::controller_warnings(new, old, "spec.template"),
     columns: &[
         NAME,
         text("Ready", "Number of the pod with ready state"),
@@ -131,7 +131,7 @@ fn validate_strategy(strategy: &Cursor, problems: &mut Problems) {
             }
             checks::not_over_hundred_percent(&unavailable, problems);
         }
-        _ => checks::one_of(&strategy.at("type"), &["Recreate", "RollingUpdate"], problems),
+        _ => problems.not_supported_struct(strategy, &["type", "rollingUpdate"], &["Recreate", "RollingUpdate"]),
     }
 }
 
@@ -237,6 +237,39 @@ mod tests {
             object,
             "spec.replicas: Invalid value: -1: must be greater than or equal to 0\n\
              spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'",
+        );
+    }
+
+    #[test]
+    fn what_the_template_may_not_say() {
+        let mut object = deployment();
+        object["spec"]["template"]["spec"]["activeDeadlineSeconds"] = json!(5);
+        object["spec"]["template"]["spec"]["restartPolicy"] = "Never".into();
+        object["spec"]["progressDeadlineSeconds"] = json!(10);
+        object["spec"]["minReadySeconds"] = json!(10);
+        check_defaulted(
+            &KIND,
+            object,
+            "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"\n\
+             spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in ReplicaSet is not Supported\n\
+             spec.progressDeadlineSeconds: Invalid value: 10: must be greater than minReadySeconds",
+        );
+        let mut object = deployment();
+        object["spec"].as_object_mut().expect("a spec").remove("selector");
+        object["spec"]["strategy"] = json!({"type": "Slow"});
+        check_defaulted(
+            &KIND,
+            object,
+            "spec.selector: Required value\n\
+             spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`\n\
+             spec.strategy: Unsupported value: {\"Type\":\"Slow\",\"RollingUpdate\":null}: supported values: \"Recreate\", \"RollingUpdate\"",
+        );
+        let mut object = deployment();
+        object["spec"]["template"]["metadata"]["labels"]["a b"] = "x".into();
+        check_defaulted(
+            &KIND,
+            object,
+            "spec.template.labels: Invalid value: \"a b\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
         );
     }
 

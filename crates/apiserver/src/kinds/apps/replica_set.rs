@@ -45,7 +45,7 @@ pub static KIND: Kind = Kind {
         problems.immutable(&Cursor::root(new).at("spec.selector"), walk(old, "spec.selector"));
     },
     validate_status_update: |new, _, problems| replica_status(&Cursor::root(new).at("status"), problems),
-    warnings: |new, old| pod_spec::template_warnings(new, old, "spec.template"),
+    warnings: |new, old| pod_spec::controller_warnings(new, old, "spec.template"),
     selectable_fields: &["status.replicas"],
     field_value: |object, _| walk(object, "status.replicas").as_i64().unwrap_or(0).to_string(),
     columns: &[

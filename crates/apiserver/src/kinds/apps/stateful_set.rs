@@ -20,6 +20,8 @@ pub static KIND: Kind = Kind {
     categories: &["all"],
     definition: "io.k8s.api.apps.v1.StatefulSet",
     storage: "statefulsets",
+    // Its pods' names begin with it.
+    name_problems: api::names::dns1123_label,
     subresources: &[
         scale(ScalePaths {
             spec_replicas: "spec.replicas",
@@ -37,7 +39,7 @@ pub static KIND: Kind = Kind {
     validate,
     validate_update,
     validate_status_update,
-    warnings: |new, old| pod_spec::template_warnings(new, old, "spec.template"),
+    warnings,
     columns: &[NAME, text("Ready", "Number of the pod with ready state"), AGE, CONTAINERS, IMAGES],
     cells,
     ..NAMESPACED
@@ -121,13 +123,36 @@ fn validate(object: &Value, problems: &mut Problems) {
     }
 }
 
+fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    if old.is_some_and(|old| walk(old, "spec") == walk(new, "spec")) {
+        return Vec::new();
+    }
+    let mut out = pod_spec::template_warnings(new, old, "spec.template");
+    for (index, claim) in walk(new, "spec.volumeClaimTemplates").as_array().into_iter().flatten().enumerate() {
+        // So the original spells it.
+        pod_spec::claim_spec_warnings(
+            walk(claim, "spec"),
+            &format!("spec.volumeClaimTemplates[{index}].Spec"),
+            &mut out,
+        );
+    }
+    if walk(new, "spec.revisionHistoryLimit").as_i64().is_some_and(|limit| limit < 0) {
+        out.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".into());
+    }
+    out
+}
+
 fn validate_strategy(strategy: &Cursor, problems: &mut Problems) {
     let rolling = strategy.at("rollingUpdate");
     match strategy.at("type").str() {
         "" => problems.required(strategy, ""),
         "OnDelete" => {
             if rolling.exists() {
-                problems.invalid(&rolling, "only allowed for updateStrategy 'RollingUpdate'");
+                problems.invalid_struct(
+                    &rolling,
+                    &["partition", "maxUnavailable"],
+                    "only allowed for updateStrategy 'RollingUpdate'",
+                );
             }
         }
         "RollingUpdate" => {
@@ -141,7 +166,9 @@ fn validate_strategy(strategy: &Cursor, problems: &mut Problems) {
                 checks::not_over_hundred_percent(&unavailable, problems);
             }
         }
-        _ => problems.invalid(strategy, "must be 'RollingUpdate' or 'OnDelete'"),
+        _ => {
+            problems.invalid_struct(strategy, &["type", "rollingUpdate"], "must be 'RollingUpdate' or 'OnDelete'");
+        }
     }
 }
 
@@ -269,5 +296,57 @@ mod tests {
             set(),
             "spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden",
         );
+    }
+    #[test]
+    fn problems() {
+        let with = |field: &str, value: Value| {
+            let mut set = set();
+            set["spec"][field] = value;
+            set
+        };
+        check_defaulted(
+            &KIND,
+            with("podManagementPolicy", "Random".into()),
+            "spec.podManagementPolicy: Invalid value: \"Random\": must be 'OrderedReady' or 'Parallel'",
+        );
+        check_defaulted(
+            &KIND,
+            with("updateStrategy", json!({"type": "OnDelete", "rollingUpdate": {"partition": 1}})),
+            "spec.updateStrategy.rollingUpdate: Invalid value: {\"Partition\":1,\"MaxUnavailable\":null}: only allowed for updateStrategy 'RollingUpdate'",
+        );
+        check_defaulted(
+            &KIND,
+            with("updateStrategy", json!({"type": "Soon"})),
+            "spec.updateStrategy: Invalid value: {\"Type\":\"Soon\",\"RollingUpdate\":null}: must be 'RollingUpdate' or 'OnDelete'",
+        );
+        check_defaulted(
+            &KIND,
+            with("updateStrategy", json!({"type": "RollingUpdate", "rollingUpdate": {"partition": -1, "maxUnavailable": "0%"}})),
+            "spec.updateStrategy.rollingUpdate.partition: Invalid value: -1: must be greater than or equal to 0\n\
+             spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: \"0%\": cannot be 0",
+        );
+        check_defaulted(
+            &KIND,
+            with("persistentVolumeClaimRetentionPolicy", json!({"whenDeleted": "Keep"})),
+            "spec.persistentVolumeClaimRetentionPolicy.whenDeleted: Unsupported value: \"Keep\": supported values: \"Retain\", \"Delete\"",
+        );
+        check_defaulted(
+            &KIND,
+            with("ordinals", json!({"start": -1})),
+            "spec.ordinals.start: Invalid value: -1: must be greater than or equal to 0",
+        );
+        check_defaulted(
+            &KIND,
+            with("selector", json!({})),
+            "spec.selector: Invalid value: {}: empty selector is invalid for statefulset",
+        );
+    }
+
+    #[test]
+    fn a_negative_history_is_worth_a_word() {
+        let mut set = set();
+        set["spec"]["revisionHistoryLimit"] = json!(-1);
+        assert_eq!(warnings(&set, None), ["spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended"]);
+        assert!(warnings(&set, Some(&set)).is_empty());
     }
 }

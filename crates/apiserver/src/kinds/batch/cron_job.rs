@@ -33,7 +33,7 @@ pub static KIND: Kind = Kind {
     prepare_create: lifecycle::first_generation,
     prepare_update: lifecycle::keep_status_and_count,
     validate,
-    warnings: |new, old| pod_spec::template_warnings(new, old, "spec.jobTemplate.spec.template"),
+    warnings: |new, old| pod_spec::controller_warnings(new, old, "spec.jobTemplate.spec.template"),
     columns: &[
         NAME,
         text("Schedule", "io.k8s.api.batch.v1.CronJobSpec#schedule"),

@@ -33,7 +33,7 @@ pub static KIND: Kind = Kind {
     },
     validate_update: job_validation::validate_update,
     validate_status_update: job_status::validate_update,
-    warnings: |new, old| pod_spec::template_warnings(new, old, "spec.template"),
+    warnings: |new, old| pod_spec::controller_warnings(new, old, "spec.template"),
     selectable_fields: &["status.successful"],
     field_value: |object, _| walk(object, "status.succeeded").as_i64().unwrap_or(0).to_string(),
     columns: &[

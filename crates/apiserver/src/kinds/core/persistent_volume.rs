@@ -7,7 +7,9 @@ use crate::kinds::cursor::walk;
 use crate::kinds::edit::{default, default_text, inside, make};
 use crate::kinds::pod_spec::defaults::default_network_volume;
 use crate::kinds::go_diff::go_diff;
-use crate::kinds::pod_spec::{Of, validate_node_selector, volumes};
+use crate::kinds::pod_spec::{
+    DEPRECATED_VOLUMES, Of, driver_name, node_term_warnings, validate_node_selector, volumes,
+};
 use crate::kinds::printing::{self, AGE, NAME, text, wide};
 use crate::kinds::subresources::STATUS;
 use crate::kinds::{CLUSTER, Cursor, Kind, Problems, checks, lifecycle};
@@ -25,6 +27,7 @@ pub static KIND: Kind = Kind {
     prepare_create: |object| object["status"] = json!({"phase": "Pending"}),
     prepare_update: lifecycle::keep_status,
     validate,
+    warnings,
     validate_update,
     selectable_fields: &["name"],
     field_value: |object, _| walk(object, "metadata.name").as_str().unwrap_or("").to_owned(),
@@ -48,28 +51,28 @@ pub static KIND: Kind = Kind {
 pub const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
 const SOURCES: &[&str] = &[
+    "hostPath",
+    "gcePersistentDisk",
     "awsElasticBlockStore",
-    "azureDisk",
-    "azureFile",
+    "glusterfs",
+    "flocker",
+    "nfs",
+    "rbd",
+    "quobyte",
     "cephfs",
+    "iscsi",
     "cinder",
-    "csi",
     "fc",
     "flexVolume",
-    "flocker",
-    "gcePersistentDisk",
-    "glusterfs",
-    "hostPath",
-    "iscsi",
-    "local",
-    "nfs",
+    "azureFile",
+    "vsphereVolume",
     "photonPersistentDisk",
     "portworxVolume",
-    "quobyte",
-    "rbd",
+    "azureDisk",
     "scaleIO",
+    "local",
     "storageos",
-    "vsphereVolume",
+    "csi",
 ];
 
 fn defaults(object: &mut Value) {
@@ -105,12 +108,14 @@ fn validate(object: &Value, problems: &mut Problems) {
         problems.not_supported_plain(&capacity, &capacity.value.to_string(), &["storage"]);
     }
     for (_, amount) in capacity.entries() {
+        if let Some(bytes) = checks::quantity(amount.value).map(|quantity| quantity.value()).filter(|bytes| *bytes < 0) {
+            problems.invalid_plain(&amount, bytes, "must be a valid resource quantity");
+        }
         if checks::quantity(amount.value).is_some_and(|quantity| quantity.milli_value() <= 0) {
-            problems.invalid(&amount, checks::NOT_POSITIVE);
+            problems.invalid(&amount, checks::NOT_ABOVE_ZERO);
         }
     }
     checks::optional_one_of(&spec.at("persistentVolumeReclaimPolicy"), &["Delete", "Recycle", "Retain"], problems);
-    checks::optional_one_of(&spec.at("volumeMode"), &["Block", "Filesystem"], problems);
     let affinity = spec.at("nodeAffinity");
     if affinity.exists() {
         let required = affinity.at("required");
@@ -121,6 +126,17 @@ fn validate(object: &Value, problems: &mut Problems) {
         }
     }
     validate_source(&spec, problems);
+    if spec.at("hostPath.path").str() == "/" && spec.at("persistentVolumeReclaimPolicy").str() == "Recycle" {
+        problems
+            .forbidden(&spec.at("persistentVolumeReclaimPolicy"), "may not be 'recycle' for a hostPath mount of '/'");
+    }
+    let class = spec.at("storageClassName");
+    if !class.is_empty() {
+        for sentence in api::names::dns1123_subdomain(class.str()) {
+            problems.invalid(&class, &sentence);
+        }
+    }
+    checks::optional_one_of(&spec.at("volumeMode"), &["Block", "Filesystem"], problems);
     let attributes = spec.at("volumeAttributesClassName");
     if attributes.exists() {
         if attributes.is_empty() {
@@ -132,23 +148,15 @@ fn validate(object: &Value, problems: &mut Problems) {
             problems.required(&spec.at("csi"), "has to be specified when using volumeAttributesClassName");
         }
     }
-    let class = spec.at("storageClassName");
-    if !class.is_empty() {
-        for sentence in api::names::dns1123_subdomain(class.str()) {
-            problems.invalid(&class, &sentence);
-        }
-    }
-    if spec.at("hostPath.path").str() == "/" && spec.at("persistentVolumeReclaimPolicy").str() == "Recycle" {
-        problems
-            .forbidden(&spec.at("persistentVolumeReclaimPolicy"), "may not be 'recycle' for a hostPath mount of '/'");
-    }
 }
 
 fn validate_source(spec: &Cursor, problems: &mut Problems) {
     let mut first = true;
     for source in SOURCES.iter().map(|source| (*source, spec.at(source))).filter(|(_, source)| source.exists()) {
-        if !first {
-            problems.forbidden(&source.1, "may not specify more than 1 volume type");
+        // The original lets one more of these pass.
+        if !first && source.0 != "flexVolume" {
+            let named = if source.0 == "cephfs" { "cephFS" } else { source.0 };
+            problems.forbidden(&spec.at(named), "may not specify more than 1 volume type");
             continue;
         }
         first = false;
@@ -163,7 +171,10 @@ fn validate_source(spec: &Cursor, problems: &mut Problems) {
                     problems.required(&spec.at("nodeAffinity"), "Local volume requires node affinity");
                 }
             }
-            other => volumes::validate_one(other, &source.1, Of::Template, problems),
+            other => {
+                volumes::validate_one(other, &source.1, Of::Template, problems);
+                validate_namespaces(other, &source.1, problems);
+            }
         }
     }
     if first {
@@ -171,24 +182,82 @@ fn validate_source(spec: &Cursor, problems: &mut Problems) {
     }
 }
 
-fn validate_driver(source: &Cursor, problems: &mut Problems) {
-    const NAME_MAX: usize = 63;
-    let driver = source.at("driver");
-    if checks::required(&driver, problems) {
-        if driver.len() > NAME_MAX {
-            problems.too_long(&driver, NAME_MAX);
-        }
-        problems.invalid_each(&driver, api::names::dns1123_subdomain(&driver.str().to_lowercase()));
-    }
-    checks::required(&source.at("volumeHandle"), problems);
-    for (field, value) in source.object().into_iter().flatten().filter(|(field, _)| field.ends_with("SecretRef")) {
-        let reference = source.at(field);
-        for inner in ["name", "namespace"] {
-            if value.is_object() {
-                checks::required(&reference.at(inner), problems);
+/// Volumes stand in no namespace, so that what they refer to must name one.
+fn validate_namespaces(kind: &str, source: &Cursor, problems: &mut Problems) {
+    match kind {
+        "glusterfs" => {
+            let namespace = source.at("endpointsNamespace");
+            if namespace.exists() && namespace.is_empty() {
+                problems.invalid(&namespace, "if the endpointnamespace is set, it must be a valid namespace name");
+            } else if namespace.exists() {
+                checks::label(&namespace, problems);
             }
         }
+        "azureFile" => {
+            let namespace = source.at("secretNamespace");
+            if namespace.exists() {
+                checks::required(&namespace, problems);
+            }
+        }
+        "cinder" | "storageos" => {
+            let secret = source.at("secretRef");
+            if secret.exists() {
+                checks::required(&secret.at("namespace"), problems);
+            }
+        }
+        _ => {}
     }
+}
+
+fn validate_driver(source: &Cursor, problems: &mut Problems) {
+    driver_name(&source.at("driver"), problems);
+    checks::required(&source.at("volumeHandle"), problems);
+    for field in
+        ["controllerPublishSecretRef", "controllerExpandSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"]
+    {
+        let reference = source.at(field);
+        if !reference.exists() {
+            continue;
+        }
+        let (name, namespace) = (reference.at("name"), reference.at("namespace"));
+        if checks::required(&name, problems) {
+            checks::subdomain(&name, problems);
+        }
+        if checks::required(&namespace, problems) {
+            checks::label(&namespace, problems);
+        }
+    }
+}
+
+pub const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+const BETA_OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
+
+fn warnings(new: &Value, _: Option<&Value>) -> Vec<String> {
+    let mut out = Vec::new();
+    let (spec, annotations) = (walk(new, "spec"), walk(new, "metadata.annotations"));
+    if annotations.get(BETA_CLASS).is_some() {
+        out.push(format!(
+            "metadata.annotations[{BETA_CLASS}]: deprecated since v1.8; use \"storageClassName\" attribute instead"
+        ));
+    }
+    if annotations.get(BETA_OPTIONS).is_some() {
+        out.push(format!(
+            "metadata.annotations[{BETA_OPTIONS}]: deprecated since v1.31; use \"mountOptions\" attribute instead"
+        ));
+    }
+    if walk(spec, "persistentVolumeReclaimPolicy").as_str() == Some("Recycle") {
+        out.push("spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.".into());
+    }
+    let terms = walk(spec, "nodeAffinity.required.nodeSelectorTerms").as_array().into_iter().flatten();
+    for (index, term) in terms.enumerate() {
+        node_term_warnings(term, &format!("spec.nodeAffinity.required.nodeSelectorTerms[{index}]"), &mut out);
+    }
+    for (field, named, sentence) in DEPRECATED_VOLUMES {
+        if !walk(spec, field).is_null() {
+            out.push(format!("spec.{named}: {sentence}"));
+        }
+    }
+    out
 }
 
 /// `ReadWriteOncePod` excludes every other mode.
@@ -292,6 +361,29 @@ mod tests {
         check_defaulted(&KIND, volume(json!({})), "spec: Required value: must specify a volume type");
         check_defaulted(
             &KIND,
+            volume(json!({"glusterfs": {"endpoints": "e", "path": "p", "endpointsNamespace": ""}})),
+            "spec.glusterfs.endpointsNamespace: Invalid value: \"\": if the endpointnamespace is set, it must be a valid namespace name",
+        );
+        check_defaulted(
+            &KIND,
+            volume(json!({"csi": {"driver": "d", "volumeHandle": "h", "nodeExpandSecretRef": {"name": "s"}}})),
+            "spec.csi.nodeExpandSecretRef.namespace: Required value",
+        );
+        let mut negative = volume(json!({"hostPath": {"path": "/"}, "persistentVolumeReclaimPolicy": "Recycle"}));
+        negative["spec"]["capacity"]["storage"] = "-1".into();
+        check_defaulted(
+            &KIND,
+            negative.clone(),
+            "spec.capacity[storage]: Invalid value: -1: must be a valid resource quantity\n\
+             spec.capacity[storage]: Invalid value: \"-1\": must be greater than zero\n\
+             spec.persistentVolumeReclaimPolicy: Forbidden: may not be 'recycle' for a hostPath mount of '/'",
+        );
+        assert_eq!(
+            warnings(&negative, None),
+            ["spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning."]
+        );
+        check_defaulted(
+            &KIND,
             volume(json!({"hostPath": {"path": "/data"}, "nfs": {"server": "s", "path": "p"}})),
             "spec.nfs: Forbidden: may not specify more than 1 volume type",
         );
@@ -316,6 +408,7 @@ mod tests {
             volume(json!({"csi": {"driver": "", "volumeHandle": ""}, "nodeAffinity": {}})),
             "spec.nodeAffinity.required: Required value: must specify required node constraints\n\
              spec.csi.driver: Required value\n\
+             spec.csi.driver: Invalid value: \"\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')\n\
              spec.csi.volumeHandle: Required value",
         );
         check_defaulted(

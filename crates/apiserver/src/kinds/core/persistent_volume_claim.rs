@@ -7,6 +7,7 @@ use super::persistent_volume::{ACCESS_MODES, access_modes, only_once_pod_alone, 
 use crate::kinds::cursor::walk;
 use crate::kinds::edit::{Object, default_text, inside, make, object as object_at};
 use crate::kinds::go_diff::go_diff;
+use crate::kinds::pod_spec::claim_spec_warnings;
 use crate::kinds::printing::{self, AGE, NAME, text, wide};
 use crate::kinds::subresources::STATUS;
 use crate::kinds::{Cursor, Kind, NAMESPACED, Problems, checks, lifecycle};
@@ -28,6 +29,17 @@ pub static KIND: Kind = Kind {
     prepare_update: lifecycle::keep_status,
     validate: |object, problems| validate_claim_spec(&Cursor::root(object).at("spec"), problems),
     validate_update,
+    warnings: |new, _| {
+        let mut out = Vec::new();
+        if walk(new, "metadata.annotations").get(super::persistent_volume::BETA_CLASS).is_some() {
+            out.push(format!(
+                "metadata.annotations[{}]: deprecated since v1.8; use \"storageClassName\" attribute instead",
+                super::persistent_volume::BETA_CLASS
+            ));
+        }
+        claim_spec_warnings(walk(new, "spec"), "spec", &mut out);
+        out
+    },
     selectable_fields: &["name"],
     field_value: |object, _| walk(object, "metadata.name").as_str().unwrap_or("").to_owned(),
     columns: &[
@@ -88,7 +100,7 @@ pub fn validate_claim_spec(spec: &Cursor, problems: &mut Problems) {
     if !storage.exists() {
         problems.required(&storage, "");
     } else if checks::quantity(storage.value).is_some_and(|quantity| quantity.milli_value() <= 0) {
-        problems.invalid(&storage, checks::NOT_POSITIVE);
+        problems.invalid(&storage, checks::NOT_ABOVE_ZERO);
     }
     let class = spec.at("storageClassName");
     if !class.is_empty() {
@@ -241,7 +253,7 @@ mod tests {
             &KIND,
             json!({"spec": {"accessModes": ["X"], "resources": {"requests": {"storage": "0"}}}}),
             "spec.accessModes: Unsupported value: \"X\": supported values: \"ReadOnlyMany\", \"ReadWriteMany\", \"ReadWriteOnce\", \"ReadWriteOncePod\"\n\
-             spec.resources[storage]: Invalid value: \"0\": must be greater than 0",
+             spec.resources[storage]: Invalid value: \"0\": must be greater than zero",
         );
     }
 

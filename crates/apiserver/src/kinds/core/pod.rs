@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{pod_parts, pod_row, pod_update};
 use crate::kinds::cursor::walk;
-use crate::kinds::edit::{Object, each, inside, make, object as object_at, text};
+use crate::kinds::edit::{Object, default_number, each, inside, make, object as object_at, text};
 use crate::kinds::pod_spec::{self, defaults};
 use crate::kinds::resources::qos_class;
 use crate::kinds::subresources::{STATUS, connect, create, proxy, same};
@@ -49,6 +49,7 @@ pub static KIND: Kind = Kind {
         {
             status.insert("qosClass".into(), class.clone());
         }
+        keep_observed_generations(new, old);
     },
     validate: |pod, problems| {
         let root = Cursor::root(pod);
@@ -65,7 +66,7 @@ pub static KIND: Kind = Kind {
         "resize" => pod_parts::validate_resize(new, old, problems),
         _ => {}
     },
-    warnings: |new, old| if old.is_none() { pod_spec::warnings(walk(new, "spec"), "spec") } else { Vec::new() },
+    warnings: |new, old| if old.is_none() { pod_spec::pod_warnings(new) } else { Vec::new() },
     selectable_fields: &[
         "spec.nodeName",
         "spec.restartPolicy",
@@ -95,6 +96,7 @@ fn default_pod(pod: &mut Value) {
 fn prepare_create(pod: &mut Value) {
     lifecycle::set_generation(pod, 1);
     merge_label_keys(pod);
+    pod_spec::annotations::adopt_app_armor(pod);
     let mut status = json!({"phase": "Pending"});
     if let Some(spec) = pod.get("spec").and_then(Value::as_object) {
         status["qosClass"] = qos_class(spec).into();
@@ -106,6 +108,29 @@ fn prepare_create(pod: &mut Value) {
         }
     }
     pod["status"] = status;
+}
+
+/// Writers that know nothing of generations do not take away what others have noted.
+fn keep_observed_generations(new: &mut Value, old: &Value) {
+    let before = walk(old, "status");
+    let mut noted: Vec<(&Value, &Value)> = walk(before, "conditions")
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|condition| (walk(condition, "type"), walk(condition, "observedGeneration")))
+        .collect();
+    let Some(status) = object_at(new, "status") else { return };
+    let generation = walk(before, "observedGeneration");
+    if !generation.is_null() {
+        default_number(status, "observedGeneration", generation.as_i64().unwrap_or(0));
+    }
+    each(status, "conditions", |condition| {
+        let kind = condition.get("type").cloned().unwrap_or_default();
+        let Some(at) = noted.iter().position(|(own, _)| **own == kind) else { return };
+        if let Some(generation) = noted.remove(at).1.as_i64() {
+            default_number(condition, "observedGeneration", generation);
+        }
+    });
 }
 
 /// `matchLabelKeys` and `mismatchLabelKeys` become part of their selectors, with the pod's own values, so that the

@@ -33,6 +33,7 @@ pub static KIND: Kind = Kind {
     },
     prepare_update: lifecycle::keep_status_and_count,
     validate,
+    warnings: |new, old| pod_spec::controller_warnings(new, old, "spec.template"),
     validate_status_update: |new, _, problems| replica_status(&Cursor::root(new).at("status"), problems),
     selectable_fields: &["status.replicas"],
     field_value: |object, _| walk(object, "status.replicas").as_i64().unwrap_or(0).to_string(),

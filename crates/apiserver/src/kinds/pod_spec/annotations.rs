@@ -1,11 +1,12 @@
 //! Annotations that mean something for pods: who they stand for, what their deletion costs, and the profiles that were
 //! annotations before they were fields.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::tolerations::validate_tolerations;
 use super::volumes::relative_path;
 use crate::kinds::cursor::walk;
+use crate::kinds::edit::{each, make, object, text};
 use crate::kinds::{Cursor, Problems};
 
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -56,6 +57,39 @@ pub fn validate(annotations: &Cursor, spec: &Cursor, problems: &mut Problems) {
 /// Containers of every sort.
 pub fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
     CONTAINERS.iter().flat_map(move |list| walk(spec, list).as_array().into_iter().flatten())
+}
+
+/// The field that says what the annotation says; None: it says nothing that can be.
+pub fn app_armor_field(annotation: &str) -> Option<Value> {
+    match annotation {
+        "unconfined" => Some(json!({"type": "Unconfined"})),
+        "runtime/default" => Some(json!({"type": "RuntimeDefault"})),
+        _ => {
+            let path = annotation.strip_prefix("localhost/").filter(|path| !path.is_empty() && path.trim() == *path)?;
+            Some(json!({"type": "Localhost", "localhostProfile": path}))
+        }
+    }
+}
+
+/// Writes into the containers' fields what only annotations say.
+pub fn adopt_app_armor(pod: &mut Value) {
+    let annotations = walk(pod, "metadata.annotations").clone();
+    let prefixed = annotations.as_object().is_some_and(|map| map.keys().any(|key| key.starts_with(APP_ARMOR)));
+    if !prefixed || walk(pod, "spec.os.name").as_str() == Some("windows") {
+        return;
+    }
+    let of_pod = walk(pod, "spec.securityContext.appArmorProfile").clone();
+    let Some(spec) = object(pod, "spec") else { return };
+    for list in CONTAINERS {
+        each(spec, list, |container| {
+            let annotation = annotations.get(format!("{APP_ARMOR}{}", text(container, "name"))).and_then(Value::as_str);
+            let has_own = container.get("securityContext").is_some_and(|own| !walk(own, "appArmorProfile").is_null());
+            let Some(field) = annotation.filter(|_| !has_own).and_then(app_armor_field) else { return };
+            if field != of_pod {
+                make(container, "securityContext").insert("appArmorProfile".into(), field);
+            }
+        });
+    }
 }
 
 fn is_cost(text: &str) -> bool {
@@ -153,7 +187,6 @@ fn forbid(at: &Cursor, key: &str, verb: &str, problems: &mut Problems) {
 mod tests {
     use super::*;
     use crate::kinds::{Problem, registry};
-    use serde_json::json;
 
     #[track_caller]
     fn check(annotations: Value, spec: Value, expected: &str) {

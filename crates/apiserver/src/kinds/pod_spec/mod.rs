@@ -25,7 +25,9 @@ use super::{Cursor, Problems, checks};
 
 pub use affinity::validate_node_selector;
 pub use volume_sources::driver_name;
-pub use warnings::{template_warnings, warnings};
+pub use warnings::{
+    DEPRECATED_VOLUMES, claim_spec_warnings, controller_warnings, node_term_warnings, pod_warnings, template_warnings,
+};
 
 pub const SELECTOR_MISMATCH: &str = "`selector` does not match template `labels`";
 

@@ -4,13 +4,11 @@ use super::affinity::{validate_label_keys, validate_merged_keys};
 use crate::kinds::cursor::walk;
 use crate::kinds::{Cursor, Problems, checks};
 
-const NOT_POSITIVE: &str = "must be greater than zero";
-
 pub fn validate(constraints: &Cursor, problems: &mut Problems) {
     for (index, constraint) in constraints.items().enumerate() {
         let skew = constraint.at("maxSkew");
         if skew.int() <= 0 {
-            problems.invalid_plain(&skew, skew.int(), NOT_POSITIVE);
+            problems.invalid_plain(&skew, skew.int(), checks::NOT_ABOVE_ZERO);
         }
         let (key, unsatisfiable) = (constraint.at("topologyKey"), constraint.at("whenUnsatisfiable"));
         if key.is_empty() {
@@ -27,7 +25,7 @@ pub fn validate(constraints: &Cursor, problems: &mut Problems) {
         let domains = constraint.at("minDomains");
         if domains.exists() {
             if domains.int() <= 0 {
-                problems.invalid(&domains, NOT_POSITIVE);
+                problems.invalid(&domains, checks::NOT_ABOVE_ZERO);
             }
             if unsatisfiable.str() != "DoNotSchedule" {
                 let sentence =
