@@ -25,12 +25,16 @@ pub static KIND: Kind = Kind {
         lifecycle::keep_status(new, old);
         lifecycle::keep_field(new, old, "spec");
     },
+    name_problems: |_| Vec::new(),
     validate,
+    validate_update: |new, old, problems| {
+        keep_decisions(new, old, false, problems);
+        keep_certificate(new, old, false, problems);
+    },
     validate_status_update,
     validate_part_update: |_, new, old, problems| {
-        let root = Cursor::root(new);
-        validate_conditions(&root.at("status.conditions"), problems);
-        keep_decisions(&root.at("status.conditions"), old, problems);
+        keep_decisions(new, old, true, problems);
+        keep_certificate(new, old, false, problems);
     },
     selectable_fields: &["spec.signerName"],
     columns: &[
@@ -83,13 +87,20 @@ fn validate(object: &Value, problems: &mut Problems) {
     if usages.is_empty() {
         problems.required(&usages, "");
     }
-    for (index, usage) in usages.items().enumerate() {
+    for usage in usages.items() {
         checks::one_of(&usage, USAGES, problems);
+    }
+    for (index, usage) in usages.items().enumerate() {
         if usages.array()[..index].contains(usage.value) {
             problems.duplicate(&usage);
         }
     }
-    validate_signer(&spec.at("signerName"), problems);
+    let signer = spec.at("signerName");
+    if signer.str() == "kubernetes.io/legacy-unknown" {
+        problems.invalid(&signer, "the legacy signerName is not allowed via this API version");
+    } else {
+        validate_signer(&signer, problems);
+    }
     let seconds = spec.at("expirationSeconds");
     if seconds.exists() && seconds.int() < SECONDS_MIN {
         problems.invalid(&seconds, "may not specify a duration less than 600 seconds (10 minutes)");
@@ -144,10 +155,7 @@ fn validate_conditions(conditions: &Cursor, problems: &mut Problems) {
             (_, "") => problems.required(&status, ""),
             ("Approved" | "Denied" | "Failed", "True") => {}
             ("Approved" | "Denied" | "Failed", _) => problems.not_supported(&status, &["True"]),
-            _ => checks::one_of(&status, &["True", "False", "Unknown"], problems),
-        }
-        if kinds.contains(&kind.str()) {
-            problems.duplicate(&condition);
+            _ => checks::one_of(&status, &["False", "True", "Unknown"], problems),
         }
         let opposite = match kind.str() {
             "Approved" => "Denied",
@@ -155,7 +163,10 @@ fn validate_conditions(conditions: &Cursor, problems: &mut Problems) {
             _ => "",
         };
         if !opposite.is_empty() && kinds.contains(&opposite) {
-            problems.invalid(&kind, "Approved and Denied conditions are mutually exclusive");
+            problems.invalid_str(conditions, kind.str(), "Approved and Denied conditions are mutually exclusive");
+        }
+        if kinds.contains(&kind.str()) {
+            problems.duplicate(&kind);
         }
         kinds.push(kind.str());
     }
@@ -163,22 +174,75 @@ fn validate_conditions(conditions: &Cursor, problems: &mut Problems) {
 
 fn validate_status_update(new: &Value, old: &Value, problems: &mut Problems) {
     let root = Cursor::root(new);
-    let certificate = root.at("status.certificate");
-    let before = walk(old, "status.certificate");
-    if before.as_str().is_some_and(|text| !text.is_empty()) && certificate.value != before {
-        problems.forbidden(&certificate, "updates may not replace an existing certificate");
-    }
     validate_conditions(&root.at("status.conditions"), problems);
-    keep_decisions(&root.at("status.conditions"), old, problems);
+    let certificate = root.at("status.certificate");
+    if certificate.value != walk(old, "status.certificate")
+        && let Some(why) = certificate_problem(certificate.str())
+    {
+        problems.invalid_str(&certificate, "<certificate data>", &why);
+    }
+    keep_decisions(new, old, false, problems);
+    keep_certificate(new, old, true, problems);
 }
 
-/// What has been decided stays decided.
-fn keep_decisions(conditions: &Cursor, old: &Value, problems: &mut Problems) {
-    let has = |kind: &str| conditions.array().iter().any(|condition| walk(condition, "type").as_str() == Some(kind));
-    for kind in ["Approved", "Denied", "Failed"] {
-        if printing::condition(old, kind).is_some() && !has(kind) {
-            problems.forbidden(conditions, &format!("updates may not remove a condition of type \"{kind}\""));
+fn certificate_problem(text: &str) -> Option<String> {
+    if text.is_empty() {
+        return None;
+    }
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default();
+    let blocks = pem::parse_many(&bytes).unwrap_or_default();
+    if blocks.is_empty() {
+        return Some("must contain at least one CERTIFICATE PEM block".into());
+    }
+    blocks.iter().find_map(|block| {
+        if block.tag() != "CERTIFICATE" {
+            return Some(format!("only CERTIFICATE PEM blocks are allowed, found \"{}\"", block.tag()));
         }
+        if block.headers().iter().next().is_some() {
+            return Some("no PEM block headers are permitted".into());
+        }
+        use x509_parser::prelude::FromDer;
+        let parsed = x509_parser::certificate::X509Certificate::from_der(block.contents());
+        parsed.is_err().then(|| "x509: malformed certificate".into())
+    })
+}
+
+/// What has been decided stays decided, and is decided by approvers.
+fn keep_decisions(new: &Value, old: &Value, approves: bool, problems: &mut Problems) {
+    let root = Cursor::root(new);
+    let conditions = root.at("status.conditions");
+    let of = |object: &Value, kind: &str| -> Vec<Value> {
+        let all = walk(object, "status.conditions").as_array().into_iter().flatten();
+        all.filter(|condition| walk(condition, "type").as_str() == Some(kind)).cloned().collect()
+    };
+    for kind in ["Approved", "Denied", "Failed"] {
+        if of(new, kind).len() < of(old, kind).len() {
+            problems.forbidden(&conditions, &format!("updates may not remove a condition of type \"{kind}\""));
+        }
+    }
+    if approves {
+        return;
+    }
+    for kind in ["Approved", "Denied"] {
+        let (now, before) = (of(new, kind), of(old, kind));
+        if now.len() > before.len() {
+            problems.forbidden(&conditions, &format!("updates may not add a condition of type \"{kind}\""));
+        } else if now.len() == before.len() && now != before {
+            problems.forbidden(&conditions, &format!("updates may not modify a condition of type \"{kind}\"\n"));
+        }
+    }
+}
+
+fn keep_certificate(new: &Value, old: &Value, signs: bool, problems: &mut Problems) {
+    let root = Cursor::root(new);
+    let (certificate, before) = (root.at("status.certificate"), walk(old, "status.certificate"));
+    if certificate.value == before {
+        return;
+    }
+    if !signs {
+        problems.forbidden(&certificate, "updates may not set certificate content");
+    } else if before.as_str().is_some_and(|text| !text.is_empty()) {
+        problems.forbidden(&certificate, "updates may not modify existing certificate content");
     }
 }
 
@@ -225,5 +289,37 @@ mod tests {
         let object = json!({"metadata": {"name": "c"}, "spec": {"signerName": "a.b/c", "username": "u", "expirationSeconds": 3600},
             "status": {"conditions": [{"type": "Approved"}], "certificate": "x"}});
         check_row(&KIND, object, "2026-01-01T00:00:00Z", "c | <unknown> | a.b/c | u | 60m | Approved,Issued");
+    }
+
+    #[test]
+    fn decisions_stay() {
+        let with = |kinds: &[&str], certificate: &str| {
+            let conditions: Vec<Value> = kinds.iter().map(|kind| json!({"type": kind, "status": "True"})).collect();
+            json!({"status": {"conditions": conditions, "certificate": certificate}})
+        };
+        let check = |rule: fn(&Value, &Value, &mut Problems), new: Value, old: Value, expected: &str| {
+            let mut problems = Problems::default();
+            rule(&new, &old, &mut problems);
+            assert_eq!(problems.list.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"), expected);
+        };
+        let approve = |new: &Value, old: &Value, problems: &mut Problems| {
+            (KIND.validate_part_update)("approval", new, old, problems);
+        };
+        check(approve, with(&["Approved"], ""), with(&[], ""), "");
+        check(
+            approve,
+            with(&[], ""),
+            with(&["Denied"], ""),
+            "status.conditions: Forbidden: updates may not remove a condition of type \"Denied\"",
+        );
+        check(
+            KIND.validate_status_update,
+            with(&["Approved", "Denied"], "eA=="),
+            with(&[], ""),
+            "status.conditions: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive\n\
+             status.certificate: Invalid value: \"<certificate data>\": must contain at least one CERTIFICATE PEM block\n\
+             status.conditions: Forbidden: updates may not add a condition of type \"Approved\"\n\
+             status.conditions: Forbidden: updates may not add a condition of type \"Denied\"",
+        );
     }
 }

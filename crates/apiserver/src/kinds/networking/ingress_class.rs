@@ -44,9 +44,7 @@ fn validate(object: &Value, problems: &mut Problems) {
     if controller.len() > CONTROLLER_MAX {
         problems.too_long(&controller, CONTROLLER_MAX);
     }
-    if checks::required(&controller, problems) && !controller.str().contains('/') {
-        problems.invalid(&controller, "must be a domain-prefixed path (such as \"acme.io/foo\")");
-    }
+    checks::domain_prefixed_path(&controller, problems);
     let parameters = root.at("spec.parameters");
     if !parameters.exists() {
         return;

@@ -60,19 +60,21 @@ fn validate(object: &Value, problems: &mut Problems) {
 }
 
 fn validate_port(port: &Cursor, problems: &mut Problems) {
-    checks::optional_one_of(&port.at("protocol"), &["SCTP", "TCP", "UDP"], problems);
+    checks::optional_one_of(&port.at("protocol"), &["TCP", "UDP", "SCTP"], problems);
     let (own, end) = (port.at("port"), port.at("endPort"));
-    if own.exists() {
-        checks::port_number_or_name(&own, problems);
+    if let Some(start) = own.opt_int() {
+        checks::port_number(&own, problems);
         if end.exists() {
-            match own.opt_int() {
-                Some(start) if end.int() < start => {
-                    problems.invalid_plain(&end, start, "must be greater than or equal to `port`");
-                }
-                Some(_) => checks::port_number(&end, problems),
-                None => problems.invalid(&end, "may not be specified when `port` is non-numeric"),
+            if end.int() < start {
+                problems.invalid_plain(&end, start, "must be greater than or equal to `port`");
             }
+            checks::port_number(&end, problems);
         }
+    } else if own.exists() {
+        if end.exists() {
+            problems.invalid(&end, "may not be specified when `port` is non-numeric");
+        }
+        checks::port_number_or_name(&own, problems);
     } else if end.exists() {
         problems.invalid(&end, "may not be specified when `port` is not specified");
     }
@@ -135,6 +137,34 @@ mod tests {
             &KIND,
             with(json!({"ipBlock": {"cidr": "10.0.0.0/24", "except": ["10.0.1.0/25"]}})),
             "spec.ingress[0].from[0].ipBlock.except[0]: Invalid value: \"10.0.1.0/25\": must be a strict subset of `cidr`",
+        );
+    }
+
+    #[test]
+    fn ports_and_types() {
+        let with = |port: Value| json!({"spec": {"podSelector": {}, "egress": [{"ports": [port]}]}});
+        check_defaulted(&KIND, with(json!({"port": 80, "endPort": 90})), "");
+        check_defaulted(
+            &KIND,
+            with(json!({"port": 80, "endPort": 70, "protocol": "ICMP"})),
+            "spec.egress[0].ports[0].protocol: Unsupported value: \"ICMP\": supported values: \"TCP\", \"UDP\", \"SCTP\"\n\
+             spec.egress[0].ports[0].endPort: Invalid value: 80: must be greater than or equal to `port`",
+        );
+        check_defaulted(
+            &KIND,
+            with(json!({"port": "http", "endPort": 70})),
+            "spec.egress[0].ports[0].endPort: Invalid value: 70: may not be specified when `port` is non-numeric",
+        );
+        check_defaulted(
+            &KIND,
+            json!({"spec": {"podSelector": {}, "policyTypes": ["Ingress", "Sideways"]}}),
+            "spec.policyTypes[1]: Unsupported value: \"Sideways\": supported values: \"Ingress\", \"Egress\"",
+        );
+        check_defaulted(
+            &KIND,
+            json!({"spec": {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": ""}}, {"podSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}}]}]}}),
+            "spec.ingress[0].from[0].ipBlock.cidr: Required value\n\
+             spec.ingress[0].from[1]: Forbidden: may not specify both ipBlock and another peer",
         );
     }
 }

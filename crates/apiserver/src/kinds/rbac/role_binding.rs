@@ -59,11 +59,11 @@ pub fn validate_binding(object: &Value, namespaced: bool, problems: &mut Problem
         problems.invalid_each(&name, checks::path_segment_name(name.str()));
     }
     for subject in root.at("subjects").items() {
-        validate_subject(&subject, problems);
+        validate_subject(&subject, namespaced, problems);
     }
 }
 
-fn validate_subject(subject: &Cursor, problems: &mut Problems) {
+fn validate_subject(subject: &Cursor, namespaced: bool, problems: &mut Problems) {
     let (name, group) = (subject.at("name"), subject.at("apiGroup"));
     if name.is_empty() {
         problems.required(&name, "");
@@ -76,11 +76,15 @@ fn validate_subject(subject: &Cursor, problems: &mut Problems) {
             if !group.is_empty() {
                 problems.not_supported(&group, &[""]);
             }
-            if subject.at("namespace").is_empty() {
+            // In a namespace it means the binding's own.
+            if !namespaced && subject.at("namespace").is_empty() {
                 problems.required(&subject.at("namespace"), "");
             }
         }
-        "User" | "Group" => {
+        kind @ ("User" | "Group") => {
+            if name.is_empty() {
+                problems.invalid_str(&name, "", &format!("{} name cannot be empty", kind.to_lowercase()));
+            }
             if group.str() != GROUP {
                 problems.not_supported(&group, &[GROUP]);
             }
@@ -94,7 +98,10 @@ pub fn keep_role(new: &Value, old: &Value, problems: &mut Problems) {
     let root = Cursor::root(new);
     let role = root.at("roleRef");
     if role.value != walk(old, "roleRef") {
-        problems.invalid(&role, "cannot change roleRef");
+        let shown = |field: &str| super::super::problems::go_quoted(role.at(field).str());
+        let printed =
+            format!("{{\"APIGroup\":{},\"Kind\":{},\"Name\":{}}}", shown("apiGroup"), shown("kind"), shown("name"));
+        problems.invalid_plain(&role, printed, "cannot change roleRef");
     }
 }
 
@@ -141,7 +148,17 @@ mod tests {
             &KIND,
             binding("x"),
             binding("r"),
-            "roleRef: Invalid value: {\"kind\":\"Role\",\"name\":\"x\"}: cannot change roleRef",
+            "roleRef: Invalid value: {\"APIGroup\":\"\",\"Kind\":\"Role\",\"Name\":\"x\"}: cannot change roleRef",
+        );
+        let mut nobody = binding("r");
+        nobody["subjects"] = json!([{"kind": "User", "name": ""}, {"kind": "Robot", "name": "r"}, {"kind": "ServiceAccount", "name": "s", "apiGroup": "x"}]);
+        check_defaulted(
+            &KIND,
+            nobody,
+            "subjects[0].name: Required value\n\
+             subjects[0].name: Invalid value: \"\": user name cannot be empty\n\
+             subjects[1].kind: Unsupported value: \"Robot\": supported values: \"ServiceAccount\", \"User\", \"Group\"\n\
+             subjects[2].apiGroup: Unsupported value: \"x\": supported values: \"\"",
         );
         check_row(&KIND, binding("r"), "2026-01-01T00:00:00Z", "b | Role/r | <unknown> | alice |  | n/s");
     }

@@ -30,10 +30,11 @@ pub static KIND: Kind = Kind {
     validate,
     validate_update: |new, old, problems| {
         let root = Cursor::root(new);
-        for field in ["attachRequired", "fsGroupPolicy", "volumeLifecycleModes"] {
-            let path = format!("spec.{field}");
-            problems.immutable(&root.at(&path), walk(old, &path));
-        }
+        // The original calls the first by another name.
+        let attach = root.at("spec.attachedRequired");
+        problems.immutable(&attach.with(walk(new, "spec.attachRequired")), walk(old, "spec.attachRequired"));
+        let modes = root.at("spec.volumeLifecycleModes");
+        problems.immutable(&modes, walk(old, "spec.volumeLifecycleModes"));
     },
     columns: &[
         NAME,
@@ -52,10 +53,13 @@ pub static KIND: Kind = Kind {
 fn validate(object: &Value, problems: &mut Problems) {
     let root = Cursor::root(object);
     let spec = root.at("spec");
-    for field in ["attachRequired", "podInfoOnMount", "storageCapacity"] {
-        let at = spec.at(field);
-        if !at.exists() {
-            problems.required(&at, "");
+    for (field, named) in [
+        ("attachRequired", "attachedRequired"),
+        ("podInfoOnMount", "podInfoOnMount"),
+        ("storageCapacity", "storageCapacity"),
+    ] {
+        if !spec.at(field).exists() {
+            problems.required(&spec.at(named), "");
         }
     }
     checks::optional_one_of(&spec.at("fsGroupPolicy"), &["File", "None", "ReadWriteOnceWithFSType"], problems);
@@ -64,14 +68,28 @@ fn validate(object: &Value, problems: &mut Problems) {
         let (audience, seconds) = (request.at("audience"), request.at("expirationSeconds"));
         if audiences.contains(&audience.str()) {
             problems.duplicate_str(&audience, audience.str());
+            continue;
         }
         audiences.push(audience.str());
         if seconds.exists() && seconds.int() < 600 {
             problems.invalid(&seconds, "may not specify a duration less than 10 minutes");
         }
+        if seconds.int() > 1 << 32 {
+            problems.invalid(&seconds, "may not specify a duration larger than 2^32 seconds");
+        }
     }
-    for mode in spec.at("volumeLifecycleModes").items() {
-        checks::one_of(&mode, &["Ephemeral", "Persistent"], problems);
+    let modes = spec.at("volumeLifecycleModes");
+    for mode in modes.items() {
+        if !matches!(mode.str(), "Persistent" | "Ephemeral") {
+            problems.not_supported_str(&modes, mode.str(), &["Persistent", "Ephemeral"]);
+        }
+    }
+    if !spec.at("seLinuxMount").exists() {
+        problems.required(&spec.at("seLinuxMount"), "");
+    }
+    let period = spec.at("nodeAllocatableUpdatePeriodSeconds");
+    if period.exists() && period.int() < 10 {
+        problems.invalid(&period, "must be greater than or equal to 10 seconds");
     }
 }
 
@@ -96,4 +114,31 @@ fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
         if modes.is_empty() { "<none>".into() } else { modes.into() },
         printing::age(object, now),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::testing::{check_defaulted, check_update};
+
+    #[test]
+    fn problems() {
+        check_defaulted(&KIND, json!({"spec": {}}), "");
+        check_defaulted(
+            &KIND,
+            json!({"spec": {"fsGroupPolicy": "Any", "volumeLifecycleModes": ["Brief"], "nodeAllocatableUpdatePeriodSeconds": 5,
+                "tokenRequests": [{"audience": "a", "expirationSeconds": 5}, {"audience": "a"}]}}),
+            "spec.fsGroupPolicy: Unsupported value: \"Any\": supported values: \"File\", \"None\", \"ReadWriteOnceWithFSType\"\n\
+             spec.tokenRequests[0].expirationSeconds: Invalid value: 5: may not specify a duration less than 10 minutes\n\
+             spec.tokenRequests[1].audience: Duplicate value: \"a\"\n\
+             spec.volumeLifecycleModes: Unsupported value: \"Brief\": supported values: \"Persistent\", \"Ephemeral\"\n\
+             spec.nodeAllocatableUpdatePeriodSeconds: Invalid value: 5: must be greater than or equal to 10 seconds",
+        );
+        check_update(
+            &KIND,
+            json!({"spec": {"attachRequired": false, "fsGroupPolicy": "None"}}),
+            json!({"spec": {"attachRequired": true, "fsGroupPolicy": "File"}}),
+            "spec.attachedRequired: Invalid value: false: field is immutable",
+        );
+    }
 }

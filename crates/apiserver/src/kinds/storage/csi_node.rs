@@ -4,7 +4,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::kinds::cursor::walk;
+use crate::kinds::pod_spec::driver_name;
 use crate::kinds::printing::{self, AGE, NAME, integer};
+use crate::kinds::problems::IMMUTABLE;
 use crate::kinds::{CLUSTER, Cursor, Kind, Problems, checks};
 
 pub static KIND: Kind = Kind {
@@ -27,25 +29,31 @@ fn validate(object: &Value, problems: &mut Problems) {
     let mut names: Vec<&str> = Vec::new();
     for driver in root.at("spec.drivers").items() {
         let (name, node) = (driver.at("name"), driver.at("nodeID"));
-        if checks::required(&name, problems) {
-            problems.invalid_each(&name, api::names::dns1123_subdomain(&name.str().to_lowercase()));
-        }
+        driver_name(&name, problems);
         checks::required(&node, problems);
-        if node.len() > 192 {
-            problems.invalid(&node, "must be 192 characters or less");
+        if node.len() > NODE_ID_MAX {
+            problems.invalid(&node, &format!("must be {NODE_ID_MAX} characters or less"));
         }
         checks::non_negative(&driver.at("allocatable.count"), problems);
-        let keys = driver.at("topologyKeys");
-        for key in keys.items() {
-            checks::required(&key, problems);
-            problems.invalid_each(&key, api::names::qualified_name(key.str()));
-        }
         if names.contains(&name.str()) {
             problems.duplicate(&name);
         }
         names.push(name.str());
+        let keys = driver.at("topologyKeys");
+        for (index, key) in keys.items().enumerate() {
+            // The original names the driver, not the key.
+            if key.is_empty() {
+                problems.required(&driver, "");
+            }
+            if keys.array()[..index].contains(key.value) {
+                problems.duplicate_str(&driver, key.str());
+            }
+            problems.invalid_each_str(&driver, key.str(), api::names::qualified_name(key.str()));
+        }
     }
 }
+
+const NODE_ID_MAX: usize = 256;
 
 /// A driver may come and go; while it is there it stays as it is.
 fn validate_update(new: &Value, old: &Value, problems: &mut Problems) {
@@ -53,10 +61,14 @@ fn validate_update(new: &Value, old: &Value, problems: &mut Problems) {
     let before = walk(old, "spec.drivers").as_array().map_or(&[][..], Vec::as_slice);
     for driver in root.at("spec.drivers").items() {
         let same = before.iter().find(|old| walk(old, "name") == driver.at("name").value);
-        for field in ["nodeID", "topologyKeys"] {
-            if let Some(same) = same {
-                problems.immutable(&driver.at(field), walk(same, field));
-            }
+        let Some(same) = same else { continue };
+        if ["nodeID", "topologyKeys"].iter().any(|field| driver.at(field).value != walk(same, field)) {
+            let drivers = root.at("spec.drivers");
+            problems.invalid_struct(
+                &drivers.with(driver.value),
+                &["name", "nodeID", "topologyKeys", "allocatable"],
+                IMMUTABLE,
+            );
         }
     }
 }
@@ -64,4 +76,29 @@ fn validate_update(new: &Value, old: &Value, problems: &mut Problems) {
 fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
     let count = walk(object, "spec.drivers").as_array().map_or(0, Vec::len);
     vec![printing::name(object), json!(count), printing::age(object, now)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::testing::{check, check_update};
+
+    #[test]
+    fn problems() {
+        let node = |driver: Value| json!({"spec": {"drivers": [driver]}});
+        check(&KIND, node(json!({"name": "d.io", "nodeID": "n", "topologyKeys": ["zone"]})), "");
+        check(
+            &KIND,
+            node(json!({"name": "d.io", "nodeID": "", "topologyKeys": ["zone", "zone"], "allocatable": {"count": -1}})),
+            "spec.drivers[0].nodeID: Required value\n\
+             spec.drivers[0].allocatable.count: Invalid value: -1: must be greater than or equal to 0\n\
+             spec.drivers[0]: Duplicate value: \"zone\"",
+        );
+        check_update(
+            &KIND,
+            node(json!({"name": "d.io", "nodeID": "m", "allocatable": {"count": 1}})),
+            node(json!({"name": "d.io", "nodeID": "n"})),
+            "spec.drivers: Invalid value: {\"Name\":\"d.io\",\"NodeID\":\"m\",\"TopologyKeys\":null,\"Allocatable\":{\"count\":1}}: field is immutable",
+        );
+    }
 }

@@ -35,9 +35,7 @@ fn validate(object: &Value, problems: &mut Problems) {
     checks::label_selector(&root.at("nodeTopology"), problems);
     problems
         .invalid_each(&root.at("storageClassName"), api::names::dns1123_subdomain(root.at("storageClassName").str()));
-    for field in ["capacity", "maximumVolumeSize"] {
-        checks::non_negative_quantity(&root.at(field), problems);
-    }
+    checks::non_negative_quantity(&root.at("capacity"), problems);
 }
 
 fn cells(object: &Value, _now: Timestamp) -> Vec<Value> {

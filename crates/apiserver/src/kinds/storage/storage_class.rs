@@ -46,7 +46,8 @@ fn validate(object: &Value, problems: &mut Problems) {
     if provisioner.is_empty() {
         problems.required(&provisioner, "");
     } else {
-        problems.invalid_each(&provisioner, api::names::qualified_name(&provisioner.str().to_lowercase()));
+        let lower = provisioner.str().to_lowercase();
+        problems.invalid_each_str(&provisioner, &lower, api::names::qualified_name(&lower));
     }
     validate_parameters(&root.at("parameters"), problems);
     let policy = root.at("reclaimPolicy");
@@ -59,18 +60,27 @@ fn validate(object: &Value, problems: &mut Problems) {
     } else {
         checks::one_of(&mode, &["Immediate", "WaitForFirstConsumer"], problems);
     }
-    for term in root.at("allowedTopologies").items() {
+    let topologies = root.at("allowedTopologies");
+    for (index, term) in topologies.items().enumerate() {
         let mut keys: Vec<&str> = Vec::new();
         for requirement in term.at("matchLabelExpressions").items() {
             let (key, values) = (requirement.at("key"), requirement.at("values"));
             if values.is_empty() {
                 problems.required(&values, "");
             }
+            for (index, value) in values.items().enumerate() {
+                if values.array()[..index].contains(value.value) {
+                    problems.duplicate(&value);
+                }
+            }
             problems.invalid_each(&key, api::names::qualified_name(key.str()));
             if keys.contains(&key.str()) {
                 problems.duplicate(&key);
             }
             keys.push(key.str());
+        }
+        if topologies.array()[..index].contains(term.value) {
+            problems.duplicate_str(&term.at("matchLabelExpressions"), "");
         }
     }
 }
@@ -142,6 +152,22 @@ mod tests {
             class,
             "2026-01-01T00:00:00Z",
             "fast (default) | a.b/c | Delete | Immediate | false | <unknown>",
+        );
+    }
+
+    #[test]
+    fn topologies_and_policies() {
+        let term = json!({"matchLabelExpressions": [{"key": "zone", "values": ["a", "a"]}, {"key": "zone", "values": []}]});
+        check_defaulted(
+            &KIND,
+            json!({"provisioner": "A b", "reclaimPolicy": "Burn", "volumeBindingMode": "Later", "parameters": {"": "x"}, "allowedTopologies": [term]}),
+            "provisioner: Invalid value: \"a b\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')\n\
+             parameters: Invalid value: \"\": field can not be empty.\n\
+             reclaimPolicy: Unsupported value: \"Burn\": supported values: \"Delete\", \"Retain\"\n\
+             volumeBindingMode: Unsupported value: \"Later\": supported values: \"Immediate\", \"WaitForFirstConsumer\"\n\
+             allowedTopologies[0].matchLabelExpressions[0].values[1]: Duplicate value: \"a\"\n\
+             allowedTopologies[0].matchLabelExpressions[1].values: Required value\n\
+             allowedTopologies[0].matchLabelExpressions[1].key: Duplicate value: \"zone\"",
         );
     }
 }

@@ -4,7 +4,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::kinds::cursor::walk;
+use crate::kinds::pod_spec::driver_name;
 use crate::kinds::printing::{self, AGE, NAME, boolean, text};
+use crate::kinds::problems::IMMUTABLE;
 use crate::kinds::subresources::STATUS;
 use crate::kinds::{CLUSTER, Column, Cursor, Kind, Problems, checks, lifecycle};
 
@@ -20,7 +22,13 @@ pub static KIND: Kind = Kind {
     prepare_create: |object| object["status"] = json!({"attached": false}),
     prepare_update: lifecycle::keep_status,
     validate,
-    validate_update: |new, old, problems| problems.immutable(&Cursor::root(new).at("spec"), walk(old, "spec")),
+    validate_update: |new, old, problems| {
+        let root = Cursor::root(new);
+        if walk(new, "spec") != walk(old, "spec") {
+            problems.invalid_struct(&root.at("spec"), &["attacher", "source", "nodeName"], IMMUTABLE);
+        }
+    },
+    validate_status_update: |new, _, problems| validate(new, problems),
     columns: &[
         NAME,
         Column { format: "name", ..text("Attacher", "io.k8s.api.storage.v1.VolumeAttachmentSpec#attacher") },
@@ -37,9 +45,7 @@ fn validate(object: &Value, problems: &mut Problems) {
     let root = Cursor::root(object);
     let spec = root.at("spec");
     let attacher = spec.at("attacher");
-    if checks::required(&attacher, problems) {
-        problems.invalid_each(&attacher, api::names::dns1123_subdomain(&attacher.str().to_lowercase()));
-    }
+    checks::required(&attacher, problems);
     let source = spec.at("source");
     let (volume, inline) = (source.at("persistentVolumeName"), source.at("inlineVolumeSpec"));
     match (volume.exists(), inline.exists()) {
@@ -53,6 +59,33 @@ fn validate(object: &Value, problems: &mut Problems) {
         _ => {}
     }
     checks::subdomain(&spec.at("nodeName"), problems);
+    validate_status(&root.at("status"), problems);
+    // What came with the stable version is judged for new ones alone.
+    if root.at("metadata.resourceVersion").is_empty() {
+        driver_name(&attacher, problems);
+        if volume.exists() {
+            checks::subdomain(&volume, problems);
+        }
+    }
+}
+
+const METADATA_BYTES_MAX: usize = 256 * 1024;
+const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+fn validate_status(status: &Cursor, problems: &mut Problems) {
+    let metadata = status.at("attachmentMetadata");
+    if metadata.entries().map(|(key, value)| key.len() + value.len()).sum::<usize>() > METADATA_BYTES_MAX {
+        problems.too_long(&metadata, METADATA_BYTES_MAX);
+    }
+    for field in ["attachError", "detachError"] {
+        let error = status.at(field);
+        if error.at("message").len() > MESSAGE_BYTES_MAX {
+            problems.too_long(&error.at("message"), METADATA_BYTES_MAX);
+        }
+        if error.at("errorCode").int() < 0 {
+            problems.invalid(&error.at("errorCode"), "must be between 0 and 2147483647, inclusive");
+        }
+    }
 }
 
 fn cells(object: &Value, now: Timestamp) -> Vec<Value> {

@@ -41,12 +41,13 @@ fn validate(object: &Value, problems: &mut Problems) {
     if driver.is_empty() {
         problems.required(&driver, "");
     } else {
-        problems.invalid_each(&driver, api::names::dns1123_subdomain(&driver.str().to_lowercase()));
+        let lower = driver.str().to_lowercase();
+        problems.invalid_each_str(&driver, &lower, api::names::qualified_name(&lower));
     }
+    validate_parameters(&root.at("parameters"), problems);
     if root.at("parameters").is_empty() {
         problems.required(&root.at("parameters"), "must contain at least one key/value pair");
     }
-    validate_parameters(&root.at("parameters"), problems);
 }
 
 fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
