@@ -3,6 +3,8 @@
 //! Invariant: a pod whose eviction was granted counts as lost until it is gone or the grant has expired, so
 //! that two evictions never spend the same allowance.
 
+pub(crate) mod stale;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -100,8 +102,9 @@ impl Disruption {
         }
         let resources = discover(&self.context.rest).await?.resources;
         let found = resources.into_iter().find(|resource| resource.group == group && resource.kind == owner.kind);
-        let no_scale = || Failure::Other(format!("{}.{group} does not implement the scale subresource", owner.kind.to_lowercase()));
-        let resource = found.ok_or_else(no_scale)?;
+        let unknown = || Failure::Other(format!("no matches for kind \"{}\" in version \"{}\"", owner.kind, owner.api_version));
+        let resource = found.ok_or_else(unknown)?;
+        let no_scale = || Failure::Other(format!("{} does not implement the scale subresource", resource.group_resource()));
         let path = format!("{}/{}/scale", resource.path(Some(namespace)), owner.name);
         let scale: Value = self.context.rest.get_at(path).await.map_err(|_| no_scale())?;
         Ok((owner.uid.clone(), scale["spec"]["replicas"].as_i64().unwrap_or(0) as i32))
@@ -144,6 +147,14 @@ impl Controller for Disruption {
         let now = self.context.now();
         let needs_scale = expectation(&budget).is_some_and(|value| !matches!(value, Expectation::Available(IntOrString::Int(_))));
         let scale = if needs_scale { self.expected_scale(&selected).await } else { Ok(selected.len() as i32) };
+        if needs_scale && scale.is_ok() && selected.iter().any(|pod| owners::controller_of(&pod.metadata).is_none()) {
+            self.recorder.event(&about, EventType::Warning, "UnmanagedPods", unmanaged(&budget));
+        }
+        for pod in overdue(&budget, &selected, now) {
+            // The namespace twice, as the original has it.
+            let text = format!("Pod was expected by PDB {0}/{0} to be deleted but it wasn't", key.namespace);
+            self.recorder.event(&client::object_ref(pod), EventType::Warning, "NotDeleted", text);
+        }
         let (status, next) = match &scale {
             Ok(scale) => decide(&budget, &selected, *scale, now),
             Err(failure) => {
@@ -190,7 +201,7 @@ fn decide(budget: &PodDisruptionBudget, selected: &[Arc<Pod>], expected: i32, no
     granted.retain(|name, since| {
         let pod = selected.iter().find(|pod| pod.metadata.name.as_ref() == Some(name));
         let left = GRANT_SECONDS - seconds_between(since, now);
-        let holds = pod.is_some_and(|pod| !pods::is_terminating(pod)) && left > 0;
+        let holds = pod.is_some_and(|pod| !pods::is_terminating(pod)) && left >= 0;
         if holds {
             soonest = Some(soonest.map_or(left, |soonest| soonest.min(left)));
         }
@@ -198,7 +209,8 @@ fn decide(budget: &PodDisruptionBudget, selected: &[Arc<Pod>], expected: i32, no
     });
     let healthy = |pod: &&Arc<Pod>| {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
-        pods::is_ready(pod) && !pods::is_terminating(pod) && !granted.contains_key(name)
+        let is_granted = granted.get(name).is_some_and(|since| seconds_between(since, now) < GRANT_SECONDS);
+        pods::is_ready(pod) && !pods::is_terminating(pod) && !is_granted
     };
     let current = selected.iter().filter(healthy).count() as i32;
     let allowed = if expected <= 0 { 0 } else { (current - desired).max(0) };
@@ -219,9 +231,38 @@ fn decide(budget: &PodDisruptionBudget, selected: &[Arc<Pod>], expected: i32, no
 fn failed(budget: &PodDisruptionBudget, why: &str, now: Timestamp) -> PodDisruptionBudgetStatus {
     let mut status = budget.status.clone().unwrap_or_default();
     status.disruptions_allowed = 0;
-    status.observed_generation = budget.metadata.generation;
-    status.conditions = Some(with_condition(budget, "False", "SyncFailed", why, now));
+    let mut conditions = with_condition(budget, "False", "SyncFailed", why, now);
+    for condition in conditions.iter_mut().filter(|condition| condition.type_ == CONDITION) {
+        condition.observed_generation = status.observed_generation; // What was observed since is not told.
+    }
+    status.conditions = Some(conditions);
     status
+}
+
+/// Pods that were granted an eviction and are still there.
+fn overdue<'a>(budget: &'a PodDisruptionBudget, selected: &'a [Arc<Pod>], now: Timestamp) -> impl Iterator<Item = &'a Pod> {
+    let granted = budget.status.as_ref().and_then(|status| status.disrupted_pods.as_ref());
+    let late = move |pod: &&Arc<Pod>| {
+        let since = granted.and_then(|granted| granted.get(pod.metadata.name.as_deref().unwrap_or_default()));
+        !pods::is_terminating(pod) && since.is_some_and(|since| seconds_between(since, now) > GRANT_SECONDS)
+    };
+    selected.iter().filter(late).map(|pod| &**pod)
+}
+
+fn unmanaged(budget: &PodDisruptionBudget) -> String {
+    let selector = budget.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
+    let labels: String = selector.match_labels.iter().flatten().map(|(name, value)| format!("{name}: {value},")).collect();
+    let requirement = |wanted: &k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement| {
+        let values = wanted.values.clone().unwrap_or_default().join(" ");
+        format!("LabelSelectorRequirement{{Key:{},Operator:{},Values:[{values}],}},", wanted.key, wanted.operator)
+    };
+    let expressions: String = selector.match_expressions.iter().flatten().map(requirement).collect();
+    format!(
+        "Pods selected by this PodDisruptionBudget (selector: &LabelSelector{{MatchLabels:map[string]string{{{labels}}},\
+         MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}) were found to be unmanaged. As a result, the status of the \
+         PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set \
+         \".spec.minAvailable\" field of the PDB to an integer value."
+    )
 }
 
 fn with_condition(budget: &PodDisruptionBudget, status: &str, reason: &str, message: &str, now: Timestamp) -> Vec<Condition> {
@@ -241,45 +282,4 @@ fn with_condition(budget: &PodDisruptionBudget, status: &str, reason: &str, mess
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixtures;
-    use k8s_openapi::api::policy::v1::PodDisruptionBudgetSpec;
-
-    /// `available=N|N%` or `unavailable=N|N%`, then `granted=NAME@SECONDS ago`.
-    #[track_caller]
-    fn check(text: &str, expected_pods: i32, pods: &str, allowed: i32, next: Option<i64>) {
-        let mut spec = PodDisruptionBudgetSpec::default();
-        let mut status = PodDisruptionBudgetStatus::default();
-        for word in text.split_whitespace() {
-            let (name, value) = word.split_once('=').unwrap();
-            let number = value.parse().map_or_else(|_| IntOrString::String(value.into()), IntOrString::Int);
-            match name {
-                "available" => spec.min_available = Some(number),
-                "unavailable" => spec.max_unavailable = Some(number),
-                _ => {
-                    let (pod, ago) = value.split_once('@').unwrap();
-                    status.disrupted_pods.get_or_insert_default().insert(pod.into(), fixtures::ago(ago.parse().unwrap()));
-                }
-            }
-        }
-        let budget = PodDisruptionBudget { spec: Some(spec), status: Some(status), ..PodDisruptionBudget::default() };
-        let (status, told) = decide(&budget, &fixtures::pods(pods), expected_pods, fixtures::now());
-        assert_eq!((status.disruptions_allowed, told), (allowed, Next::after_seconds(next)));
-    }
-
-    #[test]
-    fn allows_what_the_budget_leaves() {
-        //    budget                 expected pods                allowed
-        check("available=2", 3, "a b c", 1, None);
-        check("available=2", 3, "a b c:unready", 0, None);
-        check("available=50%", 5, "a b c d e", 2, None);
-        check("unavailable=1", 3, "a b c", 1, None);
-        check("unavailable=1", 3, "a b", 0, None); // One is missing already.
-        check("unavailable=30%", 10, "a b c d e f g h i j", 3, None);
-        check("unavailable=1", 0, "", 0, None);
-        check("available=0", 2, "a b:deleting", 1, None);
-        check("unavailable=1 granted=a@20", 3, "a b c", 0, Some(100));
-        check("unavailable=1 granted=a@200", 3, "a b c", 1, None); // Not used in time.
-    }
-}
+mod tests;

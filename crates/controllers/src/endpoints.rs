@@ -130,15 +130,22 @@ fn watch_pods(pods: &Informer<Pod>, services: &Arc<Informer<Service>>, queue: &Q
         {
             return;
         }
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        for service in services.list_namespace(namespace) {
-            let Some(selector) = selector(&service) else { continue };
-            let was_selected = change.old().is_some_and(|old| owners::matches(&selector, &old.metadata));
-            if was_selected || owners::matches(&selector, &pod.metadata) {
-                queue.add(ObjectKey::of(&service.metadata));
-            }
+        match change.old() {
+            Some(old) => queue_services(&services, &[old, pod], &queue),
+            None => queue_services(&services, &[pod], &queue),
         }
     });
+}
+
+/// Queues the Services that select one of the states of a pod.
+fn queue_services(services: &Informer<Service>, states: &[&Arc<Pod>], queue: &Queue) {
+    let namespace = states.first().and_then(|pod| pod.metadata.namespace.as_deref()).unwrap_or_default();
+    for service in services.list_namespace(namespace) {
+        let Some(selector) = selector(&service) else { continue };
+        if states.iter().any(|pod| owners::matches(&selector, &pod.metadata)) {
+            queue.add(ObjectKey::of(&service.metadata));
+        }
+    }
 }
 
 /// All of a pod that its endpoints depend on.

@@ -189,6 +189,7 @@ impl ControllerManager {
             Arc::new(volumes::protection::VolumeProtection::new(context)),
             Arc::new(volumes::ephemeral::EphemeralVolumes::new(context)),
             Arc::new(disruption::Disruption::new(context)),
+            Arc::new(disruption::stale::StaleDisruption::new(context)),
             Arc::new(resource_quota::ResourceQuotas::new(context)),
             Arc::new(certificates::approving::Approving::new(context)),
             Arc::new(certificates::signing::Signing::new(context)),

@@ -80,11 +80,11 @@ impl Controller for LegacyEndpoints {
             Ok(_) => Ok(Next::Settled),
             Err(error) if is_namespace_terminating(&error) => Ok(Next::Settled),
             Err(error) => {
-                let (reason, verb) = match &held {
-                    Some(_) => ("FailedToUpdateEndpoint", "update"),
-                    None => ("FailedToCreateEndpoint", "create"),
+                let (reason, what) = match &held {
+                    Some(_) => ("FailedToUpdateEndpoint", "update endpoint"),
+                    None => ("FailedToCreateEndpoint", "create endpoint for service"),
                 };
-                let text = format!("Failed to {verb} endpoint {key}: {}", error_text(&error));
+                let text = format!("Failed to {what} {key}: {}", error_text(&error));
                 self.recorder.event(&client::object_ref(&*service), EventType::Warning, reason, text);
                 Err(error.into())
             }
@@ -121,16 +121,11 @@ fn subsets(service: &Service, selected: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bo
     let family = family.unwrap_or_else(|| "IPv4".into());
     let publishes_unready = super::publishes_unready(service);
     let mut by_ports: BTreeMap<String, EndpointSubset> = BTreeMap::new();
-    let mut count = 0;
     for pod in selected {
         let hidden = pods::is_finished(pod) || (pods::is_terminating(pod) && !publishes_unready);
         let Some(ip) = super::addresses(pod, &family).first().map(|ip| (*ip).to_owned()) else { continue };
         let ports = super::endpoint_ports(service, pod);
         if hidden || (ports.is_empty() && !(super::is_headless(service) && super::ports_of(service).is_empty())) {
-            continue;
-        }
-        count += 1;
-        if count > ADDRESSES_MAX {
             continue;
         }
         let address = EndpointAddress {
@@ -158,7 +153,37 @@ fn subsets(service: &Service, selected: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bo
             ports.sort_by(|a, b| (&a.name, a.port).cmp(&(&b.name, b.port)));
         }
     }
-    (subsets, count > ADDRESSES_MAX)
+    let truncated = truncate(&mut subsets, ADDRESSES_MAX);
+    (subsets, truncated)
+}
+
+/// Ready addresses are worth more than others; of either sort each subset keeps its share, rounded up while there is room.
+fn truncate(subsets: &mut [EndpointSubset], max: usize) -> bool {
+    let count = |list: &Option<Vec<EndpointAddress>>| list.as_ref().map_or(0, Vec::len);
+    let ready: usize = subsets.iter().map(|subset| count(&subset.addresses)).sum();
+    let unready: usize = subsets.iter().map(|subset| count(&subset.not_ready_addresses)).sum();
+    if ready + unready <= max {
+        return false;
+    }
+    let (room, total) = if ready > max { (max, ready) } else { (max - ready, unready) };
+    let mut left = room;
+    for subset in subsets {
+        let list = if ready > max {
+            subset.not_ready_addresses = None;
+            &mut subset.addresses
+        } else {
+            &mut subset.not_ready_addresses
+        };
+        let share = (count(list) * room).div_ceil(total).min(left);
+        left -= share;
+        if let Some(addresses) = list {
+            addresses.truncate(share);
+        }
+        if share == 0 {
+            *list = None;
+        }
+    }
+    true
 }
 
 fn ip_order(ip: &str) -> Option<std::net::IpAddr> {
@@ -187,13 +212,30 @@ mod tests {
     use super::*;
     use crate::fixtures;
     use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
+    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-    #[track_caller]
-    fn check(pods: &str, expected: &str) {
+    /// `[headless] [noports] [publish] [v6]`; ports are 80, and `named` for a named one that no container has.
+    fn service(text: &str) -> Service {
         let mut service = Service::default();
         service.metadata.name = Some("web".into());
-        let port = ServicePort { port: 80, ..ServicePort::default() };
-        service.spec = Some(ServiceSpec { ports: Some(vec![port]), ..ServiceSpec::default() });
+        let mut spec = ServiceSpec { ports: Some(vec![ServicePort { port: 80, ..ServicePort::default() }]), ..ServiceSpec::default() };
+        for word in text.split_whitespace() {
+            match word {
+                "headless" => spec.cluster_ip = Some("None".into()),
+                "noports" => spec.ports = None,
+                "publish" => spec.publish_not_ready_addresses = Some(true),
+                "v6" => spec.ip_families = Some(vec!["IPv6".into()]),
+                "named" => spec.ports.as_mut().unwrap()[0].target_port = Some(IntOrString::String("nope".into())),
+                other => panic!("{other}"),
+            }
+        }
+        service.spec = Some(spec);
+        service
+    }
+
+    #[track_caller]
+    fn check(spec: &str, pods: &str, expected: &str) {
+        let service = service(spec);
         let wanted = decide(&service, &fixtures::pods(pods), None).unwrap();
         let ips = |list: &Option<Vec<EndpointAddress>>| {
             list.iter().flatten().map(|address| address.ip.as_str()).collect::<Vec<_>>().join(",")
@@ -202,17 +244,73 @@ mod tests {
             .subsets
             .iter()
             .flatten()
-            .map(|subset| format!("{}|{}", ips(&subset.addresses), ips(&subset.not_ready_addresses)))
+            .map(|subset| {
+                let ports: Vec<String> = subset.ports.iter().flatten().map(|port| port.port.to_string()).collect();
+                format!("{}|{}@{}", ips(&subset.addresses), ips(&subset.not_ready_addresses), ports.join(","))
+            })
             .collect();
         assert_eq!(subsets.join(" "), expected);
-        assert_eq!(decide(&service, &fixtures::pods(pods), Some(&wanted)), None);
+        assert_eq!(decide(&service, &fixtures::pods(pods), Some(&wanted)), None); // And then it stands.
     }
 
     #[test]
     fn lists_ready_and_unready_addresses() {
-        check("", "");
-        check("b:ip=10.0.0.10 a:ip=10.0.0.9", "10.0.0.9,10.0.0.10|");
-        check("a:ip=10.0.0.1 b:ip=10.0.0.2,unready", "10.0.0.1|10.0.0.2");
-        check("a:ip=10.0.0.1,deleting b:ip=10.0.0.2,failed c", "");
+        check("", "", "");
+        check("", "b:ip=10.0.0.10 a:ip=10.0.0.9", "10.0.0.9,10.0.0.10|@80");
+        check("", "a:ip=10.0.0.1 b:ip=10.0.0.2,unready", "10.0.0.1|10.0.0.2@80");
+        check("", "a:ip=10.0.0.1,pending", "|10.0.0.1@80");
+        check("", "a:ip=10.0.0.1,deleting b:ip=10.0.0.2,failed c d:ip=10.0.0.3,succeeded", "");
+        check("publish", "a:ip=10.0.0.1,unready", "10.0.0.1|@80");
+        check("publish", "a:ip=10.0.0.1,deleting", "10.0.0.1|@80");
+        check("publish", "a:ip=10.0.0.1,failed", "");
+        check("headless noports", "a:ip=10.0.0.1", "10.0.0.1|@");
+        check("noports", "a:ip=10.0.0.1", "");
+        check("named", "a:ip=10.0.0.1", "");
+        check("v6", "a:ip=10.0.0.1 b:ip=fd00::1", "fd00::1|@80");
+    }
+
+    #[test]
+    fn there_are_a_thousand_addresses_at_most() {
+        /// Subsets are `ready/unready` counts.
+        #[track_caller]
+        fn check(text: &str, max: usize, expected: &str) {
+            let list = |count: &str| {
+                let count: usize = count.parse().unwrap();
+                (count > 0).then(|| vec![EndpointAddress::default(); count])
+            };
+            let subset = |word: &str| {
+                let (ready, unready) = word.split_once('/').unwrap();
+                EndpointSubset { addresses: list(ready), not_ready_addresses: list(unready), ports: None }
+            };
+            let mut subsets: Vec<EndpointSubset> = text.split_whitespace().map(subset).collect();
+            let truncated = truncate(&mut subsets, max);
+            let count = |list: &Option<Vec<EndpointAddress>>| list.as_ref().map_or(0, Vec::len);
+            let told = subsets.iter().map(|subset| format!("{}/{}", count(&subset.addresses), count(&subset.not_ready_addresses)));
+            let mark = if truncated { "truncated " } else { "" };
+            assert_eq!(format!("{mark}{}", told.collect::<Vec<_>>().join(" ")), expected);
+        }
+        check("10/10", 20, "10/10");
+        check("30/10", 20, "truncated 20/0"); // The unready ones go first,
+        check("10/30", 20, "truncated 10/10");
+        check("20/30", 20, "truncated 20/0");
+        check("30/5 10/5", 20, "truncated 15/0 5/0"); // in proportion.
+        check("30/0 29/0 29/0", 20, "truncated 7/0 7/0 6/0");
+        check("5/10 5/30", 20, "truncated 5/3 5/7");
+        let mut held = decide(&service(""), &[], None).unwrap();
+        held.metadata.annotations = Some([(OVER_CAPACITY.to_owned(), "truncated".to_owned())].into());
+        let mended = decide(&service(""), &[], Some(&held)).unwrap();
+        assert_eq!(mended.metadata.annotations, None);
+        let many: String = (0..1001).map(|n| format!("p{n}:ip=10.0.{}.{} ", n / 256, n % 256)).collect();
+        let full = decide(&service(""), &fixtures::pods(&many), None).unwrap();
+        assert_eq!(full.metadata.annotations.unwrap()[OVER_CAPACITY], "truncated");
+    }
+
+    #[test]
+    fn labels_are_those_of_the_service() {
+        let mut service = service("headless");
+        service.metadata.labels = Some([("app".to_owned(), "web".to_owned())].into());
+        let labels = decide(&service, &[], None).unwrap().metadata.labels.unwrap();
+        let told: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(told, ["app=web", "endpoints.kubernetes.io/managed-by=endpoint-controller", "service.kubernetes.io/headless="]);
     }
 }

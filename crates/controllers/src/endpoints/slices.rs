@@ -12,9 +12,10 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointSlice, ForNode, ForZone};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::spread::{Changes, Group, spread};
+use super::spread::{Changes, Group, PER_SLICE_MAX, spread};
 use crate::context::Context;
 use crate::failure::{Failure, error_text, is_namespace_terminating};
+use crate::node::{BY_NODE, index_by_node};
 use crate::owners;
 use crate::pods;
 use crate::runner::{Controller, Next, Queue};
@@ -35,8 +36,8 @@ pub(crate) struct EndpointSlices {
 struct Observed<'a> {
     service: &'a Service,
     pods: Vec<Arc<Pod>>,
-    /// Zone by node.
-    zones: BTreeMap<String, String>,
+    /// The nodes that are there, with their zone, if they have one.
+    zones: BTreeMap<String, Option<String>>,
     slices: Vec<Arc<EndpointSlice>>,
 }
 
@@ -44,11 +45,13 @@ impl EndpointSlices {
     pub fn new(context: &Arc<Context>) -> Self {
         let slices = context.informer::<EndpointSlice>();
         index_by_service(&slices);
+        let pods = context.informer::<Pod>();
+        index_by_node(&pods);
         EndpointSlices {
             context: context.clone(),
             recorder: context.recorder("endpoint-slice-controller"),
             services: context.informer(),
-            pods: context.informer(),
+            pods,
             nodes: context.informer(),
             slices,
         }
@@ -87,6 +90,17 @@ impl Controller for EndpointSlices {
         self.services.subscribe(move |change: &Change<Service>| own.add(ObjectKey::of(&change.object().metadata)));
         super::watch_pods(&self.pods, &self.services, queue);
         watch_slices(&self.slices, MANAGED_BY, queue);
+        // A pod may be known before its node is, and a node may be said to stand elsewhere.
+        let (pods, services, queue) = (self.pods.clone(), self.services.clone(), queue.clone());
+        self.nodes.subscribe(move |change: &Change<Node>| {
+            let node = change.object();
+            if matches!(change, Change::Deleted(_)) || change.old().is_some_and(|old| zone(old) == zone(node)) {
+                return;
+            }
+            for pod in pods.indexed(BY_NODE, node.metadata.name.as_deref().unwrap_or_default()) {
+                super::queue_services(&services, &[&pod], &queue);
+            }
+        });
     }
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Failure> {
@@ -123,7 +137,7 @@ fn decide(observed: &Observed<'_>) -> Vec<(String, Changes)> {
             observed.slices.iter().filter(|slice| slice.address_type == *family).cloned().collect();
         let labels = slice_labels(observed.service);
         let refresh = |slice: &EndpointSlice| slice.metadata.labels.as_ref() != Some(&labels);
-        decided.push((family.clone(), spread(groups(observed, family), &existing, refresh)));
+        decided.push((family.clone(), spread(groups(observed, family), &existing, PER_SLICE_MAX, refresh)));
     }
     let stray = observed.slices.iter().filter(|slice| !families.contains(&slice.address_type));
     let delete: Vec<_> = stray.cloned().collect();
@@ -145,10 +159,12 @@ fn groups(observed: &Observed<'_>, family: &str) -> Vec<Group> {
         if addresses.is_empty() {
             continue;
         }
-        let ports = super::endpoint_ports(observed.service, pod);
-        if ports.is_empty() && !super::ports_of(observed.service).is_empty() {
+        // Of a node that is gone nothing is known; its pods will follow it.
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+        if node.is_some_and(|node| !observed.zones.contains_key(node)) && !super::publishes_unready(observed.service) {
             continue;
         }
+        let ports = super::endpoint_ports(observed.service, pod);
         let key = super::spread::ports_key(&ports);
         let group = groups.entry(key).or_insert_with(|| Group { ports, endpoints: Vec::new() });
         group.endpoints.push(endpoint(observed, pod, &addresses));
@@ -161,7 +177,7 @@ fn endpoint(observed: &Observed<'_>, pod: &Pod, addresses: &[&str]) -> Endpoint 
     let terminating = pods::is_terminating(pod);
     let ready = super::publishes_unready(observed.service) || (serving && !terminating);
     let node_name = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|name| !name.is_empty());
-    let zone = node_name.as_ref().and_then(|node| observed.zones.get(node)).cloned();
+    let zone = node_name.as_ref().and_then(|node| observed.zones.get(node)).cloned().flatten();
     Endpoint {
         addresses: addresses.iter().map(|address| (*address).to_owned()).collect(),
         conditions: Some(EndpointConditions { ready: Some(ready), serving: Some(serving), terminating: Some(terminating) }),
@@ -186,11 +202,14 @@ fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<En
     }
 }
 
-fn zone_of(nodes: &Informer<Node>, pod: &Pod) -> Option<(String, String)> {
+fn zone_of(nodes: &Informer<Node>, pod: &Pod) -> Option<(String, Option<String>)> {
     let name = pod.spec.as_ref()?.node_name.as_deref()?;
     let node = nodes.get(&ObjectKey::cluster(name))?;
-    let zone = node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone")?;
-    Some((name.to_owned(), zone.clone()))
+    Some((name.to_owned(), zone(&node).cloned()))
+}
+
+fn zone(node: &Node) -> Option<&String> {
+    node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone")
 }
 
 fn slice_labels(service: &Service) -> BTreeMap<String, String> {
@@ -250,71 +269,4 @@ pub(super) fn watch_slices(slices: &Informer<EndpointSlice>, managed: &'static s
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixtures;
-    use k8s_openapi::api::core::v1::{Container, ContainerPort, ServicePort, ServiceSpec};
-    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-
-    fn service(target_port: IntOrString) -> Service {
-        let mut service = Service::default();
-        service.metadata.name = Some("web".into());
-        service.metadata.namespace = Some("ns".into());
-        let port = ServicePort { port: 80, target_port: Some(target_port), ..ServicePort::default() };
-        service.spec = Some(ServiceSpec { ports: Some(vec![port]), ..ServiceSpec::default() });
-        service
-    }
-
-    #[track_caller]
-    fn check(service: &Service, pods: &str, expected: &str) {
-        let mut pods = fixtures::pods(pods);
-        for pod in &mut pods {
-            let number = if pod.metadata.name.as_deref() == Some("odd") { 9090 } else { 8080 };
-            let port = ContainerPort { name: Some("http".into()), container_port: number, ..ContainerPort::default() };
-            let container = Container { ports: Some(vec![port]), ..Container::default() };
-            Arc::make_mut(pod).spec.as_mut().unwrap().containers = vec![container];
-        }
-        let zones = [("n1".to_owned(), "z1".to_owned())].into();
-        let observed = Observed { service, pods, zones, slices: Vec::new() };
-        let decided = decide(&observed);
-        let described: Vec<String> = decided[0].1.create.iter().map(describe).collect();
-        assert_eq!(described.join("; "), expected);
-    }
-
-    fn describe(group: &Group) -> String {
-        let ports: Vec<String> = group.ports.iter().map(|port| port.port.unwrap().to_string()).collect();
-        let endpoints = group.endpoints.iter().map(|endpoint| {
-            let conditions = endpoint.conditions.as_ref().unwrap();
-            let flag = |value: Option<bool>, letter: char| if value == Some(true) { letter } else { '-' };
-            format!(
-                "{}{}{}{}{}",
-                endpoint.addresses[0],
-                flag(conditions.ready, 'r'),
-                flag(conditions.serving, 's'),
-                flag(conditions.terminating, 't'),
-                endpoint.zone.as_deref().map(|zone| format!("@{zone}")).unwrap_or_default(),
-            )
-        });
-        format!("{}: {}", ports.join(","), endpoints.collect::<Vec<_>>().join(" "))
-    }
-
-    #[test]
-    fn tells_where_pods_serve() {
-        let numbered = service(IntOrString::Int(8080));
-        check(&numbered, "a:ip=1.1.1.1,node=n1", "8080: 1.1.1.1rs-@z1");
-        check(&numbered, "a:ip=1.1.1.1,unready", "8080: 1.1.1.1---");
-        check(&numbered, "a:ip=1.1.1.1,deleting", "8080: 1.1.1.1-st");
-        check(&numbered, "a:ip=1.1.1.1,failed b", ": ");
-        let named = service(IntOrString::String("http".into()));
-        check(&named, "a:ip=1.1.1.1 odd:ip=1.1.1.2", "8080: 1.1.1.1rs-; 9090: 1.1.1.2rs-");
-        let unknown = service(IntOrString::String("nope".into()));
-        check(&unknown, "a:ip=1.1.1.1", ": ");
-    }
-
-    #[test]
-    fn unready_addresses_are_published_on_demand() {
-        let mut service = service(IntOrString::Int(8080));
-        service.spec.as_mut().unwrap().publish_not_ready_addresses = Some(true);
-        check(&service, "a:ip=1.1.1.1,unready", "8080: 1.1.1.1r--");
-    }
-}
+mod tests;

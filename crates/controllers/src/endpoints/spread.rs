@@ -1,4 +1,4 @@
-//! Spreads endpoints over slices of at most a hundred, changing as few slices as possible.
+//! Spreads endpoints over slices of limited size, changing as few slices as possible.
 //!
 //! Invariant: afterwards every wanted endpoint is in exactly one slice, and a slice that need not change
 //! is not written.
@@ -28,7 +28,7 @@ pub(super) struct Changes {
 
 /// `existing` are the slices of one address family; `groups` have distinct ports. `refresh` says that a
 /// slice has to be written even when its endpoints stand, say for its labels.
-pub(super) fn spread(groups: Vec<Group>, existing: &[Arc<EndpointSlice>], refresh: impl Fn(&EndpointSlice) -> bool) -> Changes {
+pub(super) fn spread(groups: Vec<Group>, existing: &[Arc<EndpointSlice>], per_slice_max: usize, refresh: impl Fn(&EndpointSlice) -> bool) -> Changes {
     let mut changes = Changes::default();
     let mut by_ports: BTreeMap<String, Vec<Arc<EndpointSlice>>> = BTreeMap::new();
     for slice in existing {
@@ -40,7 +40,7 @@ pub(super) fn spread(groups: Vec<Group>, existing: &[Arc<EndpointSlice>], refres
     };
     for group in groups {
         let slices = by_ports.remove(&ports_key(&group.ports)).unwrap_or_default();
-        spread_group(group, slices, &refresh, &mut changes);
+        spread_group(group, slices, per_slice_max, &refresh, &mut changes);
     }
     changes.delete.extend(by_ports.into_values().flatten());
     // A slice to be made and one to be dropped are one slice to be changed.
@@ -56,7 +56,7 @@ struct Draft {
     changed: bool,
 }
 
-fn spread_group(group: Group, slices: Vec<Arc<EndpointSlice>>, refresh: &impl Fn(&EndpointSlice) -> bool, changes: &mut Changes) {
+fn spread_group(group: Group, slices: Vec<Arc<EndpointSlice>>, per_slice_max: usize, refresh: &impl Fn(&EndpointSlice) -> bool, changes: &mut Changes) {
     let mut wanted: BTreeMap<String, Endpoint> =
         group.endpoints.into_iter().map(|endpoint| (identity(&endpoint), endpoint)).collect();
     let mut drafts: Vec<Draft> = slices
@@ -77,19 +77,23 @@ fn spread_group(group: Group, slices: Vec<Arc<EndpointSlice>>, refresh: &impl Fn
         })
         .collect();
 
-    // The rest goes first to slices that change anyway, then to the fullest ones with room.
+    // The rest goes first to slices that change anyway.
     let mut rest: Vec<Endpoint> = wanted.into_values().collect();
     drafts.sort_by_key(|draft| (!draft.changed, std::cmp::Reverse(draft.endpoints.len())));
-    for draft in &mut drafts {
-        let room = PER_SLICE_MAX.saturating_sub(draft.endpoints.len()).min(rest.len());
-        if room > 0 {
-            draft.endpoints.extend(rest.drain(..room));
-            draft.changed = true;
-        }
+    for draft in drafts.iter_mut().filter(|draft| draft.changed) {
+        let room = per_slice_max.saturating_sub(draft.endpoints.len()).min(rest.len());
+        draft.endpoints.extend(rest.drain(..room));
     }
+    // Then to the fullest one that takes all that is left: few writes are worth more than full slices.
     while !rest.is_empty() {
-        let endpoints = rest.drain(..rest.len().min(PER_SLICE_MAX)).collect();
-        changes.create.push(Group { ports: group.ports.clone(), endpoints });
+        let fits = |draft: &&mut Draft| draft.endpoints.len() + rest.len() <= per_slice_max;
+        if let Some(draft) = drafts.iter_mut().find(fits).filter(|_| rest.len() < per_slice_max) {
+            draft.endpoints.append(&mut rest);
+            draft.changed = true;
+        } else {
+            let endpoints = rest.drain(..rest.len().min(per_slice_max)).collect();
+            changes.create.push(Group { ports: group.ports.clone(), endpoints });
+        }
     }
     // Empty slices go, except that the last one stays when nothing else holds the group.
     let mut keeps_one = drafts.iter().any(|draft| !draft.endpoints.is_empty()) || !changes.create.is_empty();
@@ -162,7 +166,7 @@ mod tests {
     #[track_caller]
     fn check(wanted: &str, existing: &str, expected: &str) {
         let groups = wanted.split_whitespace().map(group).collect();
-        let changes = spread(groups, &slices(existing), |_| false);
+        let changes = spread(groups, &slices(existing), PER_SLICE_MAX, |_| false);
         let name = |slice: &EndpointSlice| slice.metadata.name.clone().unwrap();
         let mut steps: Vec<String> = changes.create.iter().map(|group| format!("create({})", group.endpoints.len())).collect();
         steps.extend(changes.update.iter().map(|(slice, group)| format!("{}={}", name(slice), group.endpoints.len())));
@@ -183,6 +187,25 @@ mod tests {
         check("80:2", "80:0-1 80:5-9", "delete(s1)");
         check("8080:3", "80:3", "s0=3"); // Other ports: the slice is used again.
         check("80:3 81:2", "80:3", "create(2)");
+        check("80:100", "80:0-98", "s0=100");
+        check("80:101", "80:0-98", "create(2)"); // Two do not fit: the slice is left alone.
+        check("80:0-109", "80:0-59 80:60-89", "s0=80"); // The fullest that takes them all.
+        check("80:0-159", "80:0-59 80:60-89", "s1=100"); // It is full then.
+        check("80:0-189", "80:0-59 80:60-89", "create(100)"); // A full one more.
+        check("80:0-229", "80:0-59 80:60-89", "create(100) s0=100");
+        check("80:50-149", "80:0-99", "s0=100");
+        check("80:50-169", "80:0-99", "create(20) s0=100"); // What changes anyway is filled first.
+        check("80:1-9 81:3", "80:0-9 82:2", "s0=9 s1=3");
+        check("80:0-0", "80:0-2 80:5-9 80:20-29", "s0=1 delete(s1) delete(s2)");
+    }
+
+    #[test]
+    fn what_is_not_as_it_should_be_is_written_again() {
+        let slices = slices("80:2 80:5-6");
+        let outdated = |slice: &EndpointSlice| slice.metadata.name.as_deref() == Some("s1");
+        let changes = spread(vec![Group { endpoints: [group("80:2"), group("80:5-6")].into_iter().flat_map(|group| group.endpoints).collect(), ports: ports("80") }], &slices, PER_SLICE_MAX, outdated);
+        let written: Vec<_> = changes.update.iter().map(|(slice, group)| (slice.metadata.name.clone().unwrap(), group.endpoints.len())).collect();
+        assert_eq!(written, [("s1".to_owned(), 2)]);
     }
 
     #[test]
