@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::validating_admission_policy::default_match;
+use super::validating_admission_policy::{default_match, validate_match};
 use crate::kinds::cursor::walk;
 use crate::kinds::edit::{inside, object as object_at};
 use crate::kinds::printing::{self, AGE, NAME, text};
@@ -44,8 +44,22 @@ fn validate(object: &Value, problems: &mut Problems) {
     }
     let reference = spec.at("paramRef");
     if reference.exists() {
-        if reference.at("name").is_empty() == !reference.at("selector").exists() {
-            problems.required(&reference.at("name"), "one of name or selector must be specified");
+        let (name, selector) = (reference.at("name"), reference.at("selector"));
+        const EXCLUSIVE: &str = "name and selector are mutually exclusive";
+        if !name.is_empty() {
+            problems.invalid_each(&name, checks::path_segment_name(name.str()));
+            if selector.exists() {
+                problems.forbidden(&name, EXCLUSIVE);
+            }
+        }
+        if selector.exists() {
+            checks::label_selector(&selector, problems);
+            if !name.is_empty() {
+                problems.forbidden(&selector, EXCLUSIVE);
+            }
+        }
+        if name.is_empty() && !selector.exists() {
+            problems.required(&reference, "one of name or selector must be specified");
         }
         let action = reference.at("parameterNotFoundAction");
         if action.is_empty() {
@@ -54,10 +68,11 @@ fn validate(object: &Value, problems: &mut Problems) {
             checks::one_of(&action, &["Allow", "Deny"], problems);
         }
     }
-    let actions = spec.at("validationActions");
-    if actions.is_empty() {
-        problems.required(&actions, "");
+    let matched = spec.at("matchResources");
+    if matched.exists() {
+        validate_match(&matched, problems);
     }
+    let actions = spec.at("validationActions");
     for (index, action) in actions.items().enumerate() {
         checks::one_of(&action, &["Audit", "Deny", "Warn"], problems);
         if actions.array()[..index].contains(action.value) {
@@ -70,6 +85,9 @@ fn validate(object: &Value, problems: &mut Problems) {
             &actions,
             "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)",
         );
+    }
+    if actions.is_empty() {
+        problems.required(&actions, "at least one validation action is required");
     }
 }
 
@@ -88,4 +106,29 @@ fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
         shown.into(),
         printing::age(object, now),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::KIND;
+    use crate::kinds::testing::check_defaulted;
+    use serde_json::json;
+
+    #[test]
+    fn rules_of_bindings() {
+        check_defaulted(
+            &KIND,
+            json!({"spec": {"policyName": "a", "paramRef": {"name": "b", "selector": {}, "parameterNotFoundAction": "Deny"},
+                "validationActions": ["Deny", "Deny"]}}),
+            "spec.paramRef.name: Forbidden: name and selector are mutually exclusive\n\
+             spec.paramRef.selector: Forbidden: name and selector are mutually exclusive\n\
+             spec.validationActions[1]: Duplicate value: \"Deny\"",
+        );
+        check_defaulted(
+            &KIND,
+            json!({"spec": {"policyName": "a", "paramRef": {"parameterNotFoundAction": "Deny"}}}),
+            "spec.paramRef: Required value: one of name or selector must be specified\n\
+             spec.validationActions: Required value: at least one validation action is required",
+        );
+    }
 }

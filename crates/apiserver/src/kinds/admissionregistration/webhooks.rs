@@ -49,7 +49,11 @@ pub fn validate(object: &Value, problems: &mut Problems) {
     let mut names: Vec<&str> = Vec::new();
     for webhook in root.at("webhooks").items() {
         validate_webhook(&webhook, problems);
+        validate_versions(&webhook.at("admissionReviewVersions"), problems);
         let name = webhook.at("name");
+        if name.is_empty() {
+            continue;
+        }
         if names.contains(&name.str()) {
             problems.duplicate(&name);
         }
@@ -60,21 +64,20 @@ pub fn validate(object: &Value, problems: &mut Problems) {
 fn validate_webhook(webhook: &Cursor, problems: &mut Problems) {
     let name = webhook.at("name");
     if checks::required(&name, problems) {
-        checks::subdomain(&name, problems);
-        if name.str().split('.').count() < 3 {
+        let faults = api::names::dns1123_subdomain(name.str());
+        if !faults.is_empty() {
+            problems.invalid(&name, &faults.join(","));
+        } else if name.str().split('.').count() < 3 {
             problems.invalid(&name, "should be a domain with at least three segments separated by dots");
         }
     }
-    checks::label_selector(&webhook.at("namespaceSelector"), problems);
-    checks::label_selector(&webhook.at("objectSelector"), problems);
     for rule in webhook.at("rules").items() {
         validate_rule(&rule, problems);
     }
     checks::optional_one_of(&webhook.at("failurePolicy"), &["Fail", "Ignore"], problems);
     checks::optional_one_of(&webhook.at("matchPolicy"), &["Equivalent", "Exact"], problems);
-    checks::optional_one_of(&webhook.at("reinvocationPolicy"), &["IfNeeded", "Never"], problems);
     let effects = webhook.at("sideEffects");
-    if effects.is_empty() {
+    if !effects.exists() {
         problems.required(&effects, "must specify one of None, NoneOnDryRun");
     } else {
         checks::one_of(&effects, &["None", "NoneOnDryRun"], problems);
@@ -83,16 +86,17 @@ fn validate_webhook(webhook: &Cursor, problems: &mut Problems) {
     if seconds.exists() && !(1..=SECONDS_MAX).contains(&seconds.int()) {
         problems.invalid(&seconds, "the timeout value must be between 1 and 30 seconds");
     }
-    validate_versions(&webhook.at("admissionReviewVersions"), problems);
+    checks::label_selector(&webhook.at("namespaceSelector"), problems);
+    checks::label_selector(&webhook.at("objectSelector"), problems);
+    checks::optional_one_of(&webhook.at("reinvocationPolicy"), &["IfNeeded", "Never"], problems);
     validate_client(&webhook.at("clientConfig"), problems);
-    let conditions = webhook.at("matchConditions");
-    if conditions.len() > CONDITIONS_MAX {
-        problems.too_many(&conditions, conditions.len(), CONDITIONS_MAX);
-    }
-    validate_conditions(&conditions, problems);
+    validate_conditions(&webhook.at("matchConditions"), problems);
 }
 
 pub fn validate_conditions(conditions: &Cursor, problems: &mut Problems) {
+    if conditions.len() > CONDITIONS_MAX {
+        problems.too_many(conditions, conditions.len(), CONDITIONS_MAX);
+    }
     let mut names: Vec<&str> = Vec::new();
     for condition in conditions.items() {
         let (name, expression) = (condition.at("name"), condition.at("expression"));
@@ -110,25 +114,66 @@ pub fn validate_conditions(conditions: &Cursor, problems: &mut Problems) {
 }
 
 pub fn validate_rule(rule: &Cursor, problems: &mut Problems) {
-    for field in ["operations", "apiGroups", "apiVersions", "resources"] {
-        let at = rule.at(field);
-        if at.is_empty() {
-            problems.required(&at, "");
+    for (field, others) in
+        [("operations", "operations"), ("apiGroups", "API groups"), ("apiVersions", "API versions")]
+    {
+        let list = rule.at(field);
+        if list.is_empty() {
+            problems.required(&list, "");
+        } else if list.len() > 1 && list.items().any(|item| item.str() == "*") {
+            problems.invalid(&list, &format!("if '*' is present, must not specify other {others}"));
         }
-        let wildcard = at.array().iter().any(|item| item == "*");
-        if field != "resources" && wildcard && at.len() > 1 {
-            let what = match field {
-                "operations" => "operations",
-                "apiGroups" => "API groups",
-                _ => "API versions",
-            };
-            problems.invalid(&at, &format!("if '*' is present, must not specify other {what}"));
+        for item in list.items() {
+            if field == "operations" {
+                checks::one_of(&item, &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"], problems);
+            } else if field == "apiVersions" {
+                checks::required(&item, problems);
+            }
         }
     }
-    for operation in rule.at("operations").items() {
-        checks::one_of(&operation, &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"], problems);
-    }
+    validate_resources(&rule.at("resources"), problems);
     checks::optional_one_of(&rule.at("scope"), &["*", "Cluster", "Namespaced"], problems);
+}
+
+/// Names, and names with their subresources: `a`, `a/b`, `a/*`, `*/b`, `*/*`, `*`.
+fn validate_resources(list: &Cursor, problems: &mut Problems) {
+    if list.is_empty() {
+        problems.required(list, "");
+    }
+    let (mut with_all, mut in_all): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    // As the original, which remembers the last name without a subresource alone.
+    let mut bare = false;
+    for item in list.items() {
+        let text = item.str();
+        if text.is_empty() {
+            problems.required(&item, "");
+            continue;
+        }
+        let Some((resource, sub)) = text.split_once('/') else {
+            bare = text != "*";
+            continue;
+        };
+        for (known, part, covering) in
+            [(&with_all, resource, format!("{resource}/*")), (&in_all, sub, format!("*/{sub}"))]
+        {
+            if known.contains(&part) {
+                problems.invalid(&item, &format!("if '{covering}' is present, must not specify {text}"));
+            }
+        }
+        if sub == "*" {
+            with_all.push(resource);
+        }
+        if resource == "*" {
+            in_all.push(sub);
+        }
+    }
+    let has = |wanted: &str| list.items().any(|item| item.str() == wanted);
+    if list.len() > 1 && has("*/*") {
+        problems.invalid(list, "if '*/*' is present, must not specify other resources");
+    }
+    if has("*") && bare {
+        problems.invalid(list, "if '*' is present, must not specify other resources without subresources");
+    }
 }
 
 fn validate_versions(versions: &Cursor, problems: &mut Problems) {
@@ -137,12 +182,11 @@ fn validate_versions(versions: &Cursor, problems: &mut Problems) {
     }
     let mut known = false;
     for (index, version) in versions.items().enumerate() {
-        for sentence in api::names::dns1035_label(version.str()) {
-            problems.invalid(&version, &sentence);
-        }
         if versions.array()[..index].contains(version.value) {
             problems.invalid(&version, "duplicate version");
+            continue;
         }
+        problems.invalid_each(&version, api::names::dns1035_label(version.str()));
         known |= matches!(version.str(), "v1" | "v1beta1");
     }
     if !known {
@@ -156,27 +200,67 @@ fn validate_client(config: &Cursor, problems: &mut Problems) {
         return problems.required(config, "exactly one of url or service is required");
     }
     if url.exists() {
-        if !url.str().starts_with("https://") {
-            problems.invalid(&url, "'https' is the only allowed URL scheme; desired format: https://host[/path]");
-        }
-        for (mark, what) in
-            [("?", "query parameters are not permitted in the URL"), ("#", "fragments are not permitted in the URL")]
-        {
-            if url.str().contains(mark) {
-                problems.invalid(&url, what);
-            }
-        }
-        return;
+        return validate_url(&url, problems);
     }
-    for (field, sentence) in [("name", "service name is required"), ("namespace", "service namespace is required")] {
-        let at = service.at(field);
-        if at.is_empty() {
-            problems.required(&at, sentence);
+    // Crosswise, as in the original: it passes the two in the wrong order.
+    for (empty, blamed, sentence) in
+        [("namespace", "name", "service name is required"), ("name", "namespace", "service namespace is required")]
+    {
+        if service.at(empty).is_empty() {
+            problems.required(&service.at(blamed), sentence);
         }
     }
     let port = service.at("port");
     if port.exists() && !(1..=65535).contains(&port.int()) {
         problems.invalid(&port, &format!("port is not valid: {}", checks::PORT));
+    }
+    validate_path(&service.at("path"), problems);
+}
+
+const URL_FORM: &str = "; desired format: https://host[/path]";
+
+fn validate_url(url: &Cursor, problems: &mut Problems) {
+    let (text, fragment) = url.str().split_once('#').unwrap_or((url.str(), ""));
+    let (text, query) = text.split_once('?').unwrap_or((text, ""));
+    let (scheme, rest) = text.split_once(':').unwrap_or(("", text));
+    let authority = rest.strip_prefix("//").map_or("", |rest| rest.split('/').next().unwrap_or(""));
+    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    if scheme != "https" {
+        problems.invalid_str(url, scheme, &format!("'https' is the only allowed URL scheme{URL_FORM}"));
+    }
+    if host.is_empty() {
+        problems.invalid_str(url, host, &format!("host must be provided{URL_FORM}"));
+    }
+    for (part, what) in [(user, "user information is"), (fragment, "fragments are"), (query, "query parameters are")] {
+        if !part.is_empty() {
+            problems.invalid_str(url, part, &format!("{what} not permitted in the URL"));
+        }
+    }
+}
+
+fn validate_path(path: &Cursor, problems: &mut Problems) {
+    let text = path.str();
+    if matches!(text, "" | "/") {
+        return;
+    }
+    if text == "//" {
+        return problems.invalid(path, "segment[0] may not be empty");
+    }
+    if !text.starts_with('/') {
+        problems.invalid(path, "must start with a '/'");
+    }
+    // The first character goes, slash or not.
+    let mut rest = text.chars();
+    rest.next();
+    let rest = rest.as_str();
+    for (index, step) in rest.strip_suffix('/').unwrap_or(rest).split('/').enumerate() {
+        if step.is_empty() {
+            problems.invalid(path, &format!("segment[{index}] may not be empty"));
+            continue;
+        }
+        for sentence in api::names::dns1123_subdomain(step) {
+            problems.invalid(path, &format!("segment[{index}]: {sentence}"));
+        }
     }
 }
 
@@ -217,5 +301,52 @@ mod tests {
             with("clientConfig", json!({})),
             "webhooks[0].clientConfig: Required value: exactly one of url or service is required",
         );
+        for (field, value, expected) in [
+            (
+                "clientConfig",
+                json!({"url": "http://a:b@/x?q=1#f"}),
+                "clientConfig.url: Invalid value: \"http\": 'https' is the only allowed URL scheme; desired format: https://host[/path]\n\
+                 clientConfig.url: Invalid value: \"\": host must be provided; desired format: https://host[/path]\n\
+                 clientConfig.url: Invalid value: \"a:b\": user information is not permitted in the URL\n\
+                 clientConfig.url: Invalid value: \"f\": fragments are not permitted in the URL\n\
+                 clientConfig.url: Invalid value: \"q=1\": query parameters are not permitted in the URL",
+            ),
+            (
+                "clientConfig",
+                json!({"service": {"name": "a", "path": "/a//b"}}),
+                "clientConfig.service.name: Required value: service name is required\n\
+                 clientConfig.service.path: Invalid value: \"/a//b\": segment[1] may not be empty",
+            ),
+            (
+                "admissionReviewVersions",
+                json!(["v2", "v2"]),
+                "admissionReviewVersions[1]: Invalid value: \"v2\": duplicate version\n\
+                 admissionReviewVersions: Invalid value: [\"v2\",\"v2\"]: must include at least one of v1, v1beta1",
+            ),
+            (
+                "rules",
+                json!([{"operations": ["*", "FLY"], "apiGroups": [""], "apiVersions": [""],
+                    "resources": ["a/*", "a/b", "*/*", "*", "c"], "scope": "Odd"}]),
+                "rules[0].operations: Invalid value: [\"*\",\"FLY\"]: if '*' is present, must not specify other operations\n\
+                 rules[0].operations[1]: Unsupported value: \"FLY\": supported values: \"*\", \"CONNECT\", \"CREATE\", \"DELETE\", \"UPDATE\"\n\
+                 rules[0].apiVersions[0]: Required value\n\
+                 rules[0].resources[1]: Invalid value: \"a/b\": if 'a/*' is present, must not specify a/b\n\
+                 rules[0].resources: Invalid value: [\"a/*\",\"a/b\",\"*/*\",\"*\",\"c\"]: if '*/*' is present, must not specify other resources\n\
+                 rules[0].resources: Invalid value: [\"a/*\",\"a/b\",\"*/*\",\"*\",\"c\"]: if '*' is present, must not specify other resources without subresources\n\
+                 rules[0].scope: Unsupported value: \"Odd\": supported values: \"*\", \"Cluster\", \"Namespaced\"",
+            ),
+            (
+                "matchConditions",
+                json!([{"name": "a", "expression": "true"}, {"name": "a", "expression": " "}]),
+                "matchConditions[1].expression: Required value\n\
+                 matchConditions[1].name: Duplicate value: \"a\"",
+            ),
+        ] {
+            let lines: Vec<String> = expected
+                .lines()
+                .map(|line| format!("webhooks[0].{line}"))
+                .collect();
+            check_defaulted(&KIND, with(field, value), &lines.join("\n"));
+        }
     }
 }
