@@ -12,6 +12,7 @@ mod namespaces;
 mod nodes;
 mod quotas;
 mod scheduling;
+mod size;
 mod speed;
 
 use std::time::Duration;
