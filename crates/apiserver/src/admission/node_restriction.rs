@@ -25,6 +25,7 @@ impl Admission for NodeRestriction {
             ("", "pods" | "nodes" | "serviceaccounts")
                 | ("coordination.k8s.io", "leases")
                 | ("storage.k8s.io", "csinodes")
+                | ("resource.k8s.io", "resourceslices")
         )
     }
 
@@ -41,6 +42,7 @@ impl Admission for NodeRestriction {
             "csinodes" if attributes.name != node => {
                 Err("can only access CSINode with the same name as the requesting node".to_owned())
             }
+            "resourceslices" => slice(attributes, object, node),
             "serviceaccounts" if attributes.subresource == "token" => token(attributes, node),
             _ => Ok(()),
         };
@@ -245,6 +247,19 @@ fn lease(attributes: &Attributes<'_>, node: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// What else is asked for is the node authorizer's to judge.
+fn slice(attributes: &Attributes<'_>, slice: &Value, node: &str) -> Result<(), String> {
+    let (verb, slice) = match attributes.operation {
+        Operation::Create => ("create", slice),
+        Operation::Delete => ("delete", attributes.old.unwrap_or(slice)),
+        _ => return Ok(()),
+    };
+    if slice["spec"]["nodeName"] != node {
+        return Err(format!("can only {verb} ResourceSlice with the same NodeName as the requesting node"));
+    }
+    Ok(())
+}
+
 fn token(attributes: &Attributes<'_>, node: &str) -> Result<(), String> {
     let bound = attributes.options.map(|request| &request["spec"]["boundObjectRef"]).filter(|bound| !bound.is_null());
     let is_pod = |bound: &&Value| bound["apiVersion"] == "v1" && bound["kind"] == "Pod" && bound["name"].as_str().is_some_and(|name| !name.is_empty());
@@ -390,6 +405,24 @@ mod tests {
         let claim = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "x"}}]);
         check("/spec/volumes", claim, "node \"n1\" can not create pods that reference persistentvolumeclaims").await;
         check("/spec/resourceClaims", json!([{"name": "x"}]), "node \"n1\" can not create pods that reference resourceclaims").await;
+    }
+
+    #[tokio::test]
+    async fn slices_of_others_are_not_touched() {
+        let mut world = World::new(&[]);
+        world.user = User::authenticated("system:node:n1", &["system:nodes"]);
+        let slice = |node: &str| json!({"metadata": {"name": "s"}, "spec": {"nodeName": node}});
+        for (operation, node, expected) in [
+            (Operation::Create, "n1", ""),
+            (Operation::Create, "n2", "can only create ResourceSlice with the same NodeName as the requesting node"),
+            (Operation::Delete, "n1", ""),
+            (Operation::Delete, "n2", "can only delete ResourceSlice with the same NodeName as the requesting node"),
+            (Operation::Update, "n2", ""),
+        ] {
+            let target = ("resource.k8s.io", "resourceslices", "");
+            let found = world.validate_for(&NodeRestriction, target, operation, "", &slice(node), None).await;
+            assert!(found.ends_with(expected) && found.is_empty() == expected.is_empty(), "{found}");
+        }
     }
 
     #[tokio::test]

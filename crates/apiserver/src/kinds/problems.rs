@@ -142,6 +142,16 @@ impl Problems {
         self.add(ProblemReason::Duplicate, at, Some(&go_quoted(value)), "");
     }
 
+    /// The one duplicate that comes with a sentence.
+    pub fn duplicate_taint(&mut self, at: &Cursor) {
+        let mut taint = at.value.clone();
+        if taint.get("value").is_none() {
+            taint["value"] = "".into();
+        }
+        let value = go_struct(&taint, &["key", "value", "effect", "timeAdded"]);
+        self.add(ProblemReason::Duplicate, at, Some(&value), "taints must be unique by key and effect pair");
+    }
+
     /// About a value that the original prints in its own way.
     pub fn duplicate_plain(&mut self, at: &Cursor, value: &str) {
         self.add(ProblemReason::Duplicate, at, Some(value), "");

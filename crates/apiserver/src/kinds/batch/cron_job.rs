@@ -33,7 +33,15 @@ pub static KIND: Kind = Kind {
     prepare_create: lifecycle::first_generation,
     prepare_update: lifecycle::keep_status_and_count,
     validate,
-    warnings: |new, old| pod_spec::controller_warnings(new, old, "spec.jobTemplate.spec.template"),
+    warnings: |new, old| {
+        let mut out = pod_spec::controller_warnings(new, old, "spec.jobTemplate.spec.template");
+        out.extend(super::too_many_indexes(walk(new, "spec.jobTemplate.spec"), "spec.jobTemplate.spec"));
+        if walk(new, "spec.schedule").as_str().unwrap_or("").contains("TZ") {
+            // Named so by the original.
+            out.push("CRON_TZ or TZ used in spec.spec.schedule is not officially supported, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details".into());
+        }
+        out
+    },
     columns: &[
         NAME,
         text("Schedule", "io.k8s.api.batch.v1.CronJobSpec#schedule"),

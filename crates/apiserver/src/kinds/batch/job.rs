@@ -33,7 +33,11 @@ pub static KIND: Kind = Kind {
     },
     validate_update: job_validation::validate_update,
     validate_status_update: job_status::validate_update,
-    warnings: |new, old| pod_spec::controller_warnings(new, old, "spec.template"),
+    warnings: |new, old| {
+        let mut out = pod_spec::controller_warnings(new, old, "spec.template");
+        out.extend(super::too_many_indexes(walk(new, "spec"), "spec"));
+        out
+    },
     selectable_fields: &["status.successful"],
     field_value: |object, _| walk(object, "status.succeeded").as_i64().unwrap_or(0).to_string(),
     columns: &[

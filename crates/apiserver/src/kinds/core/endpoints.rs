@@ -20,6 +20,7 @@ pub static KIND: Kind = Kind {
     create_on_update: true,
     defaults,
     validate,
+    warnings: super::service_warnings::of_endpoints,
     deprecation: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
     columns: &[NAME, text("Endpoints", "io.k8s.api.core.v1.Endpoints#subsets"), AGE],
     cells,

@@ -21,3 +21,4 @@ pub mod secret;
 pub mod service;
 pub mod service_account;
 mod service_validation;
+mod service_warnings;

@@ -55,7 +55,8 @@ fn defaults(node: &mut Value) {
 fn validate(node: &Value, problems: &mut Problems) {
     let root = Cursor::root(node);
     let spec = root.at("spec");
-    validate_taints(&spec.at("taints"), problems);
+    // So the original calls the place.
+    validate_taints(&root.at("metadata.taints").with(spec.at("taints").value), problems);
     let (cidr, cidrs) = (spec.at("podCIDR"), spec.at("podCIDRs"));
     for cidr in cidrs.items() {
         checks::cidr(&cidr, problems);

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::service_validation;
+use super::{service_validation, service_warnings};
 use crate::kinds::cursor::walk;
 use crate::kinds::edit::{Object, default, default_text, each, inside, object as object_at, text as text_of};
 use crate::kinds::printing::{self, AGE, NAME, text, wide};
@@ -33,6 +33,7 @@ pub static KIND: Kind = Kind {
     prepare_status_update: lifecycle::only_status,
     validate: service_validation::validate,
     validate_update: service_validation::validate_update,
+    warnings: service_warnings::of_service,
     selectable_fields: &["spec.clusterIP", "spec.type"],
     columns: &[
         NAME,

@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::kinds::cursor::walk;
 use crate::kinds::metadata::validate_labels;
 use crate::kinds::pod_spec::tolerations::validate_tolerations;
+use crate::kinds::pod_spec::validate_overhead;
 use crate::kinds::printing::{self, AGE, NAME, text};
 use crate::kinds::{CLUSTER, Cursor, Kind, Problems, checks};
 
@@ -26,9 +27,7 @@ pub static KIND: Kind = Kind {
 fn validate(object: &Value, problems: &mut Problems) {
     let root = Cursor::root(object);
     checks::label(&root.at("handler"), problems);
-    for (_, amount) in root.at("overhead.podFixed").entries() {
-        checks::non_negative_quantity(&amount, problems);
-    }
+    validate_overhead(&root.at("overhead.podFixed"), problems);
     let scheduling = root.at("scheduling");
     validate_labels(&scheduling.at("nodeSelector"), problems);
     validate_tolerations(&scheduling.at("tolerations"), problems);

@@ -10,13 +10,14 @@ pub fn validate_taints(taints: &Cursor, problems: &mut Problems) {
     for taint in taints.items() {
         let (key, value, effect) = (taint.at("key"), taint.at("value"), taint.at("effect"));
         problems.invalid_each(&key, api::names::qualified_name(key.str()));
-        for sentence in api::names::label_value(value.str()) {
-            problems.invalid_str(&value, value.str(), &sentence);
+        let sentences = api::names::label_value(value.str());
+        if !sentences.is_empty() {
+            problems.invalid_str(&value, value.str(), &sentences.join(";"));
         }
         validate_effect(&effect, false, problems);
         let pair = (key.str(), effect.str());
         if seen.contains(&pair) {
-            problems.duplicate(&taint);
+            problems.duplicate_taint(&taint);
         }
         seen.push(pair);
     }

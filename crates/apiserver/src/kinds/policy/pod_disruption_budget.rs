@@ -47,7 +47,8 @@ fn validate(object: &Value, problems: &mut Problems) {
     let spec = root.at("spec");
     let (min, max) = (spec.at("minAvailable"), spec.at("maxUnavailable"));
     if min.exists() && max.exists() {
-        problems.invalid(&spec, "minAvailable and maxUnavailable cannot be both set");
+        let fields = &["minAvailable", "selector", "maxUnavailable", "unhealthyPodEvictionPolicy"];
+        problems.invalid_struct(&spec, fields, "minAvailable and maxUnavailable cannot be both set");
     }
     for at in [&min, &max] {
         if at.exists() {
@@ -85,7 +86,7 @@ mod tests {
         check(
             &KIND,
             json!({"spec": {"minAvailable": 1, "maxUnavailable": 1}}),
-            "spec: Invalid value: {\"maxUnavailable\":1,\"minAvailable\":1}: minAvailable and maxUnavailable cannot be both set",
+            "spec: Invalid value: {\"MinAvailable\":1,\"Selector\":null,\"MaxUnavailable\":1,\"UnhealthyPodEvictionPolicy\":null}: minAvailable and maxUnavailable cannot be both set",
         );
         let object =
             json!({"metadata": {"name": "p"}, "spec": {"minAvailable": 1}, "status": {"disruptionsAllowed": 2}});
