@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::context::{Context, seconds_between};
 use crate::discovery::discover;
-use crate::failure::Failure;
+use crate::failure::{Failure, go_selector};
 use crate::owners;
 use crate::pods;
 use crate::proportion::{Round, of_total};
@@ -250,16 +250,9 @@ fn overdue<'a>(budget: &'a PodDisruptionBudget, selected: &'a [Arc<Pod>], now: T
 }
 
 fn unmanaged(budget: &PodDisruptionBudget) -> String {
-    let selector = budget.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
-    let labels: String = selector.match_labels.iter().flatten().map(|(name, value)| format!("{name}: {value},")).collect();
-    let requirement = |wanted: &k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement| {
-        let values = wanted.values.clone().unwrap_or_default().join(" ");
-        format!("LabelSelectorRequirement{{Key:{},Operator:{},Values:[{values}],}},", wanted.key, wanted.operator)
-    };
-    let expressions: String = selector.match_expressions.iter().flatten().map(requirement).collect();
+    let selector = go_selector(budget.spec.as_ref().and_then(|spec| spec.selector.as_ref()));
     format!(
-        "Pods selected by this PodDisruptionBudget (selector: &LabelSelector{{MatchLabels:map[string]string{{{labels}}},\
-         MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}) were found to be unmanaged. As a result, the status of the \
+        "Pods selected by this PodDisruptionBudget (selector: {selector}) were found to be unmanaged. As a result, the status of the \
          PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set \
          \".spec.minAvailable\" field of the PDB to an integer value."
     )

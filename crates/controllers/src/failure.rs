@@ -3,6 +3,7 @@
 use std::fmt;
 
 use client::{ErrorKind, error_kind};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -77,4 +78,17 @@ pub(crate) fn ignore_not_found<T>(outcome: Result<T, kube::Error>) -> Result<Opt
         Err(error) if error_kind(&error) == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// As Go prints a selector.
+pub(crate) fn go_selector(selector: Option<&LabelSelector>) -> String {
+    let Some(selector) = selector else { return "nil".into() };
+    let labels: String = selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}: {value},")).collect();
+    let expressions: String = selector
+        .match_expressions
+        .iter()
+        .flatten()
+        .map(|it| format!("LabelSelectorRequirement{{Key:{},Operator:{},Values:[{}],}},", it.key, it.operator, it.values.clone().unwrap_or_default().join(" ")))
+        .collect();
+    format!("&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}")
 }

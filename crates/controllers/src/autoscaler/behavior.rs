@@ -27,12 +27,9 @@ impl Memory {
         self.changes.retain(|(at, _)| recent(*at));
     }
 
-    fn added_within(&self, seconds: i32, now: Timestamp) -> i32 {
-        self.within(&self.changes, seconds, now).filter(|by| *by > 0).sum()
-    }
-
-    fn removed_within(&self, seconds: i32, now: Timestamp) -> i32 {
-        -self.within(&self.changes, seconds, now).filter(|by| *by < 0).sum::<i32>()
+    /// How many replicas there were before the changes of the period.
+    fn at_start_of(&self, seconds: i32, current: i32, now: Timestamp) -> i32 {
+        current - self.within(&self.changes, seconds, now).sum::<i32>()
     }
 
     fn within<'a>(&self, list: &'a [(Timestamp, i32)], seconds: i32, now: Timestamp) -> impl Iterator<Item = i32> + 'a {
@@ -52,45 +49,59 @@ pub(super) struct Decision {
 
 pub(super) fn follow(spec: &HorizontalPodAutoscalerSpec, memory: &mut Memory, current: i32, recommended: i32, now: Timestamp) -> Decision {
     memory.forget_old(now);
+    if memory.recommendations.is_empty() {
+        memory.recommendations.push((now, current)); // What was recommended before is not known; it led to this.
+    }
     memory.recommendations.push((now, recommended));
-    let behavior = spec.behavior.as_ref();
-    let up = behavior.and_then(|behavior| behavior.scale_up.as_ref());
-    let down = behavior.and_then(|behavior| behavior.scale_down.as_ref());
-
+    let Some(behavior) = spec.behavior.as_ref() else { return follow_plainly(spec, memory, current, recommended, now) };
+    let (up, down) = (behavior.scale_up.as_ref(), behavior.scale_down.as_ref());
     let (stabilized, able) = stabilize(memory, up, down, current, recommended, now);
     let minimum = spec.min_replicas.unwrap_or(1);
     let (replicas, limited) = if stabilized > current {
         let limit = up_limit(up, memory, current, now).max(current);
-        let (most, limited) = if limit < spec.max_replicas {
-            (limit, (true, "ScaleUpLimit", "the desired replica count is increasing faster than the maximum scale rate"))
-        } else {
-            (spec.max_replicas, (true, "TooManyReplicas", "the desired replica count is more than the maximum replica count"))
-        };
-        if stabilized > most { (most, limited) } else { (stabilized, WITHIN) }
+        at_most(stabilized, limit, spec.max_replicas)
     } else if stabilized < current {
         let limit = down_limit(down, memory, current, now).min(current);
         let (least, limited) = if limit > minimum {
             (limit, (true, "ScaleDownLimit", "the desired replica count is decreasing faster than the maximum scale rate"))
         } else {
-            (minimum, (true, "TooFewReplicas", "the desired replica count is less than the minimum replica count"))
+            (minimum, TOO_FEW)
         };
         if stabilized < least { (least, limited) } else { (stabilized, WITHIN) }
     } else {
         (stabilized, WITHIN)
     };
-    let limited = match limited {
-        WITHIN if recommended > spec.max_replicas && replicas == spec.max_replicas => {
-            (true, "TooManyReplicas", "the desired replica count is more than the maximum replica count")
-        }
-        WITHIN if recommended < minimum && replicas == minimum => {
-            (true, "TooFewReplicas", "the desired replica count is less than the minimum replica count")
-        }
-        limited => limited,
+    Decision { replicas, able, limited }
+}
+
+/// Without a word on behaviour: up at most to the double, or to four, and down not below what was recommended of late.
+fn follow_plainly(spec: &HorizontalPodAutoscalerSpec, memory: &Memory, current: i32, recommended: i32, now: Timestamp) -> Decision {
+    let recent = memory.within(&memory.recommendations, DOWN_STABILIZATION_SECONDS, now);
+    let stabilized = recent.max().unwrap_or(recommended).max(recommended);
+    let able = if stabilized == recommended { READY } else { DOWN_STABILIZED };
+    let minimum = spec.min_replicas.unwrap_or(1);
+    let (replicas, limited) = if stabilized < minimum {
+        (minimum, TOO_FEW)
+    } else {
+        at_most(stabilized, current.saturating_mul(2).max(4), spec.max_replicas)
     };
     Decision { replicas, able, limited }
 }
 
+fn at_most(stabilized: i32, limit: i32, maximum: i32) -> (i32, (bool, &'static str, &'static str)) {
+    let (most, limited) = if limit < maximum {
+        (limit, (true, "ScaleUpLimit", "the desired replica count is increasing faster than the maximum scale rate"))
+    } else {
+        (maximum, (true, "TooManyReplicas", "the desired replica count is more than the maximum replica count"))
+    };
+    if stabilized > most { (most, limited) } else { (stabilized, WITHIN) }
+}
+
 const WITHIN: (bool, &str, &str) = (false, "DesiredWithinRange", "the desired count is within the acceptable range");
+const TOO_FEW: (bool, &str, &str) = (true, "TooFewReplicas", "the desired replica count is less than the minimum replica count");
+const READY: (&str, &str) = ("ReadyForNewScale", "recommended size matches current size");
+const DOWN_STABILIZED: (&str, &str) =
+    ("ScaleDownStabilized", "recent recommendations were higher than current one, applying the highest recent recommendation");
 
 /// Upwards the lowest recent recommendation counts, downwards the highest.
 fn stabilize(memory: &Memory, up: Option<&HPAScalingRules>, down: Option<&HPAScalingRules>, current: i32, recommended: i32, now: Timestamp) -> (i32, (&'static str, &'static str)) {
@@ -100,20 +111,19 @@ fn stabilize(memory: &Memory, up: Option<&HPAScalingRules>, down: Option<&HPASca
     let highest = memory.within(&memory.recommendations, down_window, now).max().unwrap_or(recommended).max(recommended);
     let stabilized = current.max(lowest).min(highest);
     if stabilized == recommended {
-        (stabilized, ("ReadyForNewScale", "recommended size matches current size"))
+        (stabilized, READY)
     } else if stabilized < recommended {
         let text = "recent recommendations were lower than current one, applying the lowest recent recommendation";
         (stabilized, ("ScaleUpStabilized", text))
     } else {
-        let text = "recent recommendations were higher than current one, applying the highest recent recommendation";
-        (stabilized, ("ScaleDownStabilized", text))
+        (stabilized, DOWN_STABILIZED)
     }
 }
 
 fn up_limit(rules: Option<&HPAScalingRules>, memory: &Memory, current: i32, now: Timestamp) -> i32 {
     let default = [policy("Pods", 4), policy("Percent", 100)];
     limit(rules, &default, |policy| {
-        let start = current - memory.added_within(policy.period_seconds, now);
+        let start = memory.at_start_of(policy.period_seconds, current, now);
         match policy.type_.as_str() {
             "Pods" => start + policy.value,
             _ => (f64::from(start) * (1.0 + f64::from(policy.value) / 100.0)).ceil() as i32,
@@ -125,7 +135,7 @@ fn up_limit(rules: Option<&HPAScalingRules>, memory: &Memory, current: i32, now:
 fn down_limit(rules: Option<&HPAScalingRules>, memory: &Memory, current: i32, now: Timestamp) -> i32 {
     let default = [policy("Percent", 100)];
     limit(rules, &default, |policy| {
-        let start = current + memory.removed_within(policy.period_seconds, now);
+        let start = memory.at_start_of(policy.period_seconds, current, now);
         match policy.type_.as_str() {
             "Pods" => start - policy.value,
             _ => (f64::from(start) * (1.0 - f64::from(policy.value) / 100.0)).trunc() as i32,
@@ -174,38 +184,82 @@ mod tests {
     }
 
     #[test]
-    fn by_default_up_at_once_and_down_after_five_minutes() {
+    fn by_default_up_to_the_double_and_down_after_five_minutes() {
         check(&spec(1, 100), &[
-            (0, 1, 20, 5, "ScaleUpLimit"),
-            (15, 5, 20, 10, "ScaleUpLimit"),
-            (30, 10, 20, 20, "ReadyForNewScale"),
+            (0, 1, 20, 4, "ScaleUpLimit"),
+            (15, 4, 20, 8, "ScaleUpLimit"),
+            (30, 8, 20, 16, "ScaleUpLimit"),
+            (45, 16, 20, 20, "ReadyForNewScale"),
             (60, 20, 2, 20, "ScaleDownStabilized"),
-            (320, 20, 2, 20, "ScaleDownStabilized"),
-            (331, 20, 2, 2, "ReadyForNewScale"),
+            (344, 20, 2, 20, "ScaleDownStabilized"),
+            (345, 20, 2, 2, "ReadyForNewScale"),
         ]);
+        check(&spec(1, 100), &[(0, 3, 50, 6, "ScaleUpLimit"), (15, 6, 1, 12, "ScaleUpLimit")]); // What was recommended of late counts.
+        check(&spec(1, 100), &[(0, 10, 2, 10, "ScaleDownStabilized")]); // Nothing is known of the time before: it is kept.
+        check(&spec(1, 8), &[(0, 5, 50, 8, "TooManyReplicas")]);
+        check(&spec(1, 100), &[(0, 50, 99, 99, "ReadyForNewScale")]);
+        check(&spec(1, 100), &[(0, 50, 101, 100, "TooManyReplicas")]);
+        check(&spec(5, 100), &[(0, 5, 2, 5, "ScaleDownStabilized"), (301, 5, 2, 5, "TooFewReplicas")]);
+    }
+
+    /// `window [select] KIND:VALUE/PERIOD...`.
+    fn rules(text: &str) -> HPAScalingRules {
+        let mut rules = HPAScalingRules::default();
+        for word in text.split_whitespace() {
+            if let Ok(window) = word.parse() {
+                rules.stabilization_window_seconds = Some(window);
+            } else if let Some((type_, rest)) = word.split_once(':') {
+                let (value, period) = rest.split_once('/').unwrap();
+                let policy = HPAScalingPolicy { type_: type_.into(), value: value.parse().unwrap(), period_seconds: period.parse().unwrap() };
+                rules.policies.get_or_insert_default().push(policy);
+            } else {
+                rules.select_policy = Some(word.into());
+            }
+        }
+        rules
+    }
+
+    fn behaving(min: i32, max: i32, up: &str, down: &str) -> HorizontalPodAutoscalerSpec {
+        let some = |text: &str| (!text.is_empty()).then(|| rules(text));
+        let behavior = HorizontalPodAutoscalerBehavior { scale_up: some(up), scale_down: some(down) };
+        HorizontalPodAutoscalerSpec { behavior: Some(behavior), ..spec(min, max) }
     }
 
     #[test]
-    fn bounds_and_policies_are_kept() {
-        check(&spec(1, 8), &[(0, 5, 50, 8, "TooManyReplicas")]);
-        let mut slow = spec(2, 100);
-        let rules = |policies, select: &str| HPAScalingRules {
-            policies: Some(policies),
-            select_policy: Some(select.into()),
-            stabilization_window_seconds: Some(0),
-            ..HPAScalingRules::default()
-        };
-        let one_a_minute = HPAScalingPolicy { type_: "Pods".into(), value: 1, period_seconds: 60 };
-        slow.behavior = Some(HorizontalPodAutoscalerBehavior {
-            scale_down: Some(rules(vec![one_a_minute], "Max")),
-            scale_up: Some(rules(vec![], "Disabled")),
-        });
-        check(&slow, &[
+    fn policies_limit_what_happens_in_a_period() {
+        check(&behaving(2, 100, "Disabled", "0 Pods:1/60"), &[
             (0, 10, 2, 9, "ScaleDownLimit"),
             (30, 9, 2, 9, "ScaleDownLimit"),
             (61, 9, 2, 8, "ScaleDownLimit"),
             (62, 8, 20, 8, "ScaleUpLimit"),
             (200, 2, 1, 2, "TooFewReplicas"),
         ]);
+        check(&behaving(1, 100, "0", "0"), &[(0, 1, 20, 5, "ScaleUpLimit"), (15, 5, 20, 10, "ScaleUpLimit"), (30, 10, 1, 1, "ReadyForNewScale")]);
+        check(&behaving(1, 100, "0 Pods:2/60", ""), &[(0, 4, 20, 6, "ScaleUpLimit"), (30, 6, 20, 6, "ScaleUpLimit"), (60, 6, 20, 8, "ScaleUpLimit")]);
+        check(&behaving(1, 100, "0 Percent:50/60", ""), &[(0, 3, 20, 5, "ScaleUpLimit")]); // Rounded up,
+        check(&behaving(1, 100, "", "0 Percent:50/60"), &[(0, 5, 1, 2, "ScaleDownLimit")]); // and down.
+        check(&behaving(1, 100, "0 Max Pods:1/60 Percent:100/60", ""), &[(0, 5, 20, 10, "ScaleUpLimit")]);
+        check(&behaving(1, 100, "0 Min Pods:1/60 Percent:100/60", ""), &[(0, 5, 20, 6, "ScaleUpLimit")]);
+        check(&behaving(1, 100, "", "0 Max Pods:1/60 Percent:50/60"), &[(0, 10, 1, 5, "ScaleDownLimit")]);
+        check(&behaving(1, 100, "", "0 Min Pods:1/60 Percent:50/60"), &[(0, 10, 1, 9, "ScaleDownLimit")]);
+        check(&behaving(1, 100, "", "0 Disabled"), &[(0, 10, 1, 10, "ScaleDownLimit")]);
+        // What went down within the period may come up again, and the other way round.
+        check(&behaving(1, 100, "0 Pods:2/60", "0 Pods:5/60"), &[(0, 10, 5, 5, "ReadyForNewScale"), (15, 5, 30, 12, "ScaleUpLimit")]);
+        check(&behaving(1, 100, "0 Pods:5/60", "0 Pods:2/60"), &[(0, 5, 10, 10, "ReadyForNewScale"), (15, 10, 1, 3, "ScaleDownLimit")]);
+        // More was done than is allowed, say by hand: nothing more, and nothing is undone.
+        check(&behaving(1, 100, "0 Pods:1/60", ""), &[(0, 5, 6, 6, "ReadyForNewScale"), (10, 9, 20, 9, "ScaleUpLimit")]);
+    }
+
+    #[test]
+    fn recommendations_settle_before_they_are_followed() {
+        check(&behaving(1, 100, "60 Percent:900/15", "60"), &[
+            (0, 5, 5, 5, "ReadyForNewScale"),
+            (15, 5, 9, 5, "ScaleUpStabilized"),
+            (30, 5, 8, 5, "ScaleUpStabilized"),
+            (61, 5, 9, 8, "ScaleUpStabilized"), // The lowest of the last minute.
+            (76, 8, 3, 8, "ScaleDownStabilized"), // The highest of the last minute is above: it stays.
+            (137, 8, 3, 3, "ReadyForNewScale"),
+        ]);
+        check(&behaving(1, 100, "", ""), &[(0, 10, 10, 10, "ReadyForNewScale"), (15, 10, 5, 10, "ScaleDownStabilized"), (301, 10, 5, 5, "ReadyForNewScale")]);
     }
 }

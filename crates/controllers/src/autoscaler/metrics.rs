@@ -15,7 +15,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
 
 use super::replicas::{self, PodsMetric, Target, Tolerance};
 use super::resource_of;
-use super::sources::{Sources, go_selector};
+use super::sources::Sources;
+use crate::failure::go_selector;
 use crate::owners::group_of;
 
 pub(super) struct Scaled<'a> {

@@ -301,5 +301,12 @@ mod tests {
         assert_eq!(by_average(3, 1000, 100, tolerance), 10);
         assert_eq!(by_average(10, 1050, 100, tolerance), 10);
         assert_eq!(by_average(0, 250, 100, tolerance), 3);
+        assert_eq!(by_value(3, 2, 200, 100, tolerance), 4); // Only those that are ready carry it.
+        assert_eq!(by_value(0, 0, 250, 100, tolerance), 3);
+        assert_eq!(by_value(3, 3, 95, 100, tolerance), 3);
+        assert_eq!(by_value(3, 3, 20, 100, tolerance), 1);
+        assert_eq!(by_average(3, 0, 100, tolerance), 0);
+        let (none, wide) = (Tolerance { up: 0.0, down: 0.0 }, Tolerance { up: 0.5, down: 0.1 });
+        assert_eq!((by_value(3, 3, 105, 100, none), by_value(3, 3, 149, 100, wide), by_value(3, 3, 80, 100, wide)), (4, 3, 3));
     }
 }

@@ -10,12 +10,11 @@ use api::selector::LabelSelector;
 use client::{ErrorKind, Rest, error_kind};
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::MetricIdentifier;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as TypedSelector;
 use serde_json::Value;
 
 use super::replicas::{Sample, Samples};
 use crate::discovery::Resource;
-use crate::failure::error_text;
+use crate::failure::{error_text, go_selector};
 
 const CUSTOM: &str = "custom.metrics.k8s.io";
 const EXTERNAL: &str = "external.metrics.k8s.io";
@@ -169,17 +168,4 @@ fn selector_text(metric: &MetricIdentifier) -> Result<String, String> {
         None => Ok(String::new()),
         Some(selector) => LabelSelector::from_typed(selector).map(|selector| selector.to_string()).map_err(|error| error.to_string()),
     }
-}
-
-/// As Go prints a selector.
-pub(super) fn go_selector(selector: Option<&TypedSelector>) -> String {
-    let Some(selector) = selector else { return "nil".into() };
-    let labels: String = selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}: {value},")).collect();
-    let expressions: String = selector
-        .match_expressions
-        .iter()
-        .flatten()
-        .map(|it| format!("LabelSelectorRequirement{{Key:{},Operator:{},Values:[{}],}},", it.key, it.operator, it.values.clone().unwrap_or_default().join(" ")))
-        .collect();
-    format!("&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}")
 }

@@ -3,6 +3,7 @@
 //! Invariant: the deadline counts from when the taint was added or the pod came, whichever is later, as both
 //! are written on the objects; so a restart neither forgets nor extends it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,6 +11,7 @@ use client::{Change, DeleteOptions, EventRecorder, EventType, Informer, ObjectKe
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use parking_lot::Mutex;
 
 use super::{BY_NODE, disruption_target, index_by_node, taints};
 use crate::context::{Context, seconds_between};
@@ -23,6 +25,8 @@ pub(crate) struct TaintEviction {
     recorder: EventRecorder,
     nodes: Arc<Informer<Node>>,
     pods: Arc<Informer<Pod>>,
+    /// Pods that are to go later, for their rescue to be told.
+    announced: Mutex<BTreeSet<ObjectKey>>,
 }
 
 impl TaintEviction {
@@ -34,6 +38,7 @@ impl TaintEviction {
             recorder: context.recorder("taint-eviction-controller"),
             nodes: context.informer(),
             pods,
+            announced: Mutex::new(BTreeSet::new()),
         }
     }
 }
@@ -52,7 +57,8 @@ impl Controller for TaintEviction {
         let (pods, own) = (self.pods.clone(), queue.clone());
         self.nodes.subscribe(move |change: &Change<Node>| {
             let node = change.object();
-            if change.old().is_some_and(|old| taints(old) == taints(node)) || !has_no_execute(node) {
+            let had = change.old().is_some_and(|old| has_no_execute(old));
+            if change.old().is_some_and(|old| taints(old) == taints(node)) || !(had || has_no_execute(node)) {
                 return;
             }
             for pod in pods.indexed(BY_NODE, node.metadata.name.as_deref().unwrap_or_default()) {
@@ -61,24 +67,36 @@ impl Controller for TaintEviction {
         });
         let (nodes, queue) = (self.nodes.clone(), queue.clone());
         self.pods.subscribe(move |change: &Change<Pod>| {
-            if !matches!(change, Change::Deleted(_)) && node_of(&nodes, change.object()).is_some_and(|node| has_no_execute(&node)) {
+            // What is gone is forgotten.
+            if node_of(&nodes, change.object()).is_some_and(|node| has_no_execute(&node)) {
                 queue.add(ObjectKey::of(&change.object().metadata));
             }
         });
     }
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Failure> {
-        let Some(pod) = self.pods.get(key).filter(|pod| !pods::is_terminating(pod)) else { return Ok(Next::Settled) };
+        let Some(pod) = self.pods.get(key).filter(|pod| !pods::is_terminating(pod)) else {
+            self.announced.lock().remove(key);
+            return Ok(Next::Settled);
+        };
         let Some(node) = node_of(&self.nodes, &pod) else { return Ok(Next::Settled) };
         let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
         let now = self.context.now();
         let seconds = match decide(taints(&node), tolerations, came(&pod), now) {
-            Verdict::Stay => return Ok(Next::Settled),
+            Verdict::Stay => {
+                if self.announced.lock().remove(key) {
+                    let text = format!("Cancelling deletion of Pod {key}");
+                    self.recorder.event(&client::object_ref(&*pod), EventType::Normal, "TaintManagerEviction", text);
+                }
+                return Ok(Next::Settled);
+            }
             Verdict::Evict { in_seconds } => in_seconds,
         };
         if seconds > 0 {
+            self.announced.lock().insert(key.clone());
             return Ok(Next::after_seconds(Some(seconds)));
         }
+        self.announced.lock().remove(key);
         let text = format!("Marking for deletion Pod {key}");
         self.recorder.event(&client::object_ref(&*pod), EventType::Normal, "TaintManagerEviction", text);
         let patch = disruption_target("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", &pod, now);
@@ -114,12 +132,11 @@ fn came(pod: &Pod) -> Option<&Time> {
 fn decide(taints: &[Taint], tolerations: &[Toleration], came: Option<&Time>, now: Timestamp) -> Verdict {
     let mut soonest: Option<i64> = None;
     for taint in taints.iter().filter(|taint| taint.effect == "NoExecute") {
-        let mut used = tolerations.iter().filter(|toleration| tolerates(toleration, taint)).peekable();
-        if used.peek().is_none() {
+        // Of several tolerations of one taint the first counts; without a limit it is for ever.
+        let Some(used) = tolerations.iter().find(|toleration| tolerates(toleration, taint)) else {
             return Verdict::Evict { in_seconds: 0 };
-        }
-        // Of several tolerations of one taint the shortest counts; none with a limit means for ever.
-        let Some(limit) = used.filter_map(|toleration| toleration.toleration_seconds).min() else { continue };
+        };
+        let Some(limit) = used.toleration_seconds else { continue };
         let since = taint.time_added.as_ref().max(came);
         let passed = since.map_or(0, |since| seconds_between(since, now));
         let left = (limit - passed).max(0);
@@ -180,5 +197,13 @@ mod tests {
         check("a:NoExecute@400", "a=300", evict(0));
         check("a:NoExecute b:NoExecute@10", "a=300 b=60", evict(50));
         check("a:NoExecute b:NoExecute", "a=300", evict(0));
+        check("a:NoExecute b:NoExecute", "a=300 b", evict(300));
+        check("a:NoExecute", "a=0", evict(0));
+        check("a:NoExecute", "a=-5", evict(0));
+        check("a:NoExecute", "* a=300", Verdict::Stay); // The first that fits counts.
+        check("a:NoExecute", "a=300 *", evict(300));
+        check("a:NoExecute", "a:NoExecute=60 a=300", evict(60));
+        check("a:PreferNoSchedule", "", Verdict::Stay);
+        check("", "a=300", Verdict::Stay);
     }
 }

@@ -39,6 +39,11 @@ impl Heartbeat {
         Heartbeat { lease: lease.cloned(), ready, seen }
     }
 
+    /// Nothing was to be seen of any node, so that silence until now says nothing of this one.
+    pub fn excuse(&mut self, now: Timestamp) {
+        self.seen = now;
+    }
+
     /// `grace`: how long a node that has told of itself may be silent.
     pub fn deadline(&self, grace: SignedDuration) -> Timestamp {
         self.seen + if self.ready.is_some() { grace } else { SignedDuration::from_secs(STARTUP_GRACE_SECONDS) }
@@ -79,9 +84,19 @@ pub(super) fn lost_conditions(node: &Node, now: Timestamp) -> Option<Vec<NodeCon
     changed.then_some(conditions)
 }
 
-/// The taints a node should have, given its conditions. `may_evict` says whether it may newly be given up:
-/// `NoExecute` drives its pods away.
-pub(super) fn wanted_taints(node: &Node, may_evict: bool, now: Timestamp) -> Vec<Taint> {
+/// What may become of the pods of a node that is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Eviction {
+    /// The node may newly be given up.
+    Begin,
+    /// What was begun goes on.
+    GoOn,
+    /// Everything is down: what was begun is taken back.
+    TakeBack,
+}
+
+/// The taints a node should have, given its conditions. `NoExecute` drives its pods away.
+pub(super) fn wanted_taints(node: &Node, eviction: Eviction, now: Timestamp) -> Vec<Taint> {
     const BY_CONDITION: [(&str, &str, &str); 7] = [
         ("Ready", "False", NOT_READY),
         ("Ready", "Unknown", UNREACHABLE),
@@ -101,7 +116,7 @@ pub(super) fn wanted_taints(node: &Node, may_evict: bool, now: Timestamp) -> Vec
         .map(|(_, _, key)| (*key, "NoSchedule"))
         .collect();
     let evicting = |taint: &Taint| taint.effect == "NoExecute" && matches!(taint.key.as_str(), NOT_READY | UNREACHABLE);
-    if may_evict || taints(node).iter().any(evicting) {
+    if eviction == Eviction::Begin || (eviction == Eviction::GoOn && taints(node).iter().any(evicting)) {
         match readiness(node) {
             "False" => wanted.push((NOT_READY, "NoExecute")),
             "Unknown" => wanted.push((UNREACHABLE, "NoExecute")),
@@ -162,8 +177,8 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(conditions: &str, taints: &str, may_evict: bool, expected: &str) {
-        let wanted = wanted_taints(&node(conditions, taints), may_evict, fixtures::now());
+    fn check(conditions: &str, taints: &str, eviction: Eviction, expected: &str) {
+        let wanted = wanted_taints(&node(conditions, taints), eviction, fixtures::now());
         let told: Vec<String> = wanted
             .iter()
             .map(|taint| format!("{}:{}", taint.key.trim_start_matches("node.kubernetes.io/"), taint.effect))
@@ -173,12 +188,54 @@ mod tests {
 
     #[test]
     fn taints_follow_conditions() {
-        check("Ready=True", "", true, "");
-        check("Ready=False", "", false, "not-ready:NoSchedule");
-        check("Ready=Unknown", "", true, "unreachable:NoSchedule unreachable:NoExecute");
-        check("Ready=True", "not-ready:NoSchedule not-ready:NoExecute x/y:NoSchedule", false, "x/y:NoSchedule");
-        check("Ready=False", "unreachable:NoExecute", false, "not-ready:NoSchedule not-ready:NoExecute"); // Swapped at once.
-        check("Ready=True DiskPressure=True", "", false, "disk-pressure:NoSchedule");
+        use Eviction::{Begin, GoOn, TakeBack};
+        //    conditions      taints before           eviction  taints after
+        check("Ready=True", "", Begin, "");
+        check("Ready=False", "", GoOn, "not-ready:NoSchedule");
+        check("Ready=False", "", Begin, "not-ready:NoSchedule not-ready:NoExecute");
+        check("Ready=Unknown", "", GoOn, "unreachable:NoSchedule");
+        check("Ready=Unknown", "", Begin, "unreachable:NoSchedule unreachable:NoExecute");
+        check("Ready=Unknown", "unreachable:NoSchedule unreachable:NoExecute", GoOn, "unreachable:NoSchedule unreachable:NoExecute");
+        check("Ready=Unknown", "unreachable:NoSchedule unreachable:NoExecute", TakeBack, "unreachable:NoSchedule");
+        check("Ready=Unknown", "x/y:NoExecute unreachable:NoExecute", TakeBack, "x/y:NoExecute unreachable:NoSchedule");
+        check("Ready=True", "not-ready:NoSchedule not-ready:NoExecute x/y:NoSchedule", GoOn, "x/y:NoSchedule");
+        check("Ready=True", "unreachable:NoSchedule unreachable:NoExecute", TakeBack, "");
+        check("Ready=False", "unreachable:NoExecute", GoOn, "not-ready:NoSchedule not-ready:NoExecute"); // Swapped at once.
+        check("Ready=Unknown", "not-ready:NoSchedule not-ready:NoExecute", GoOn, "unreachable:NoSchedule unreachable:NoExecute");
+        check("Ready=True MemoryPressure=True", "", GoOn, "memory-pressure:NoSchedule");
+        check("Ready=True DiskPressure=True", "", GoOn, "disk-pressure:NoSchedule");
+        check("Ready=True PIDPressure=True", "", GoOn, "pid-pressure:NoSchedule");
+        check("Ready=True NetworkUnavailable=True", "", GoOn, "network-unavailable:NoSchedule");
+        check("Ready=True DiskPressure=Unknown MemoryPressure=False", "disk-pressure:NoSchedule", GoOn, "");
+        check("Ready=True", "disk-pressure:NoExecute", GoOn, "disk-pressure:NoExecute"); // Somebody else's.
+        check("", "", GoOn, ""); // It has not told of itself yet.
+    }
+
+    #[test]
+    fn a_cordoned_node_is_tainted() {
+        let mut node = node("Ready=True", "");
+        node.spec.as_mut().unwrap().unschedulable = Some(true);
+        let wanted = wanted_taints(&node, Eviction::GoOn, fixtures::now());
+        assert_eq!((wanted[0].key.as_str(), wanted[0].effect.as_str()), ("node.kubernetes.io/unschedulable", "NoSchedule"));
+        assert_eq!(wanted[0].time_added, Some(fixtures::ago(0)));
+        node.spec.as_mut().unwrap().taints = Some(wanted);
+        node.spec.as_mut().unwrap().unschedulable = None;
+        assert!(wanted_taints(&node, Eviction::GoOn, fixtures::now()).is_empty());
+    }
+
+    #[test]
+    fn what_asks_for_eviction() {
+        #[track_caller]
+        fn check(conditions: &str, taints: &str, expected: bool) {
+            assert_eq!(wants_eviction(&node(conditions, taints)), expected);
+        }
+        check("Ready=True", "", false);
+        check("Ready=False", "", true);
+        check("Ready=Unknown", "", true);
+        check("Ready=Unknown", "unreachable:NoSchedule", true);
+        check("Ready=Unknown", "unreachable:NoExecute", false); // It has begun.
+        check("Ready=False", "unreachable:NoExecute", false);
+        check("", "", false);
     }
 
     #[test]
@@ -188,6 +245,13 @@ mod tests {
         let told: Vec<_> = lost.iter().map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_deref().unwrap())).collect();
         assert_eq!(told[0], ("Ready", "Unknown", "NodeStatusUnknown"));
         assert_eq!(told[1], ("MemoryPressure", "Unknown", "NodeStatusNeverUpdated"));
+        let messages: Vec<_> = lost.iter().map(|condition| condition.message.clone().unwrap()).collect();
+        assert_eq!(messages[0], "Kubelet stopped posting node status.");
+        assert_eq!(messages[1..], ["Kubelet never posted node status."; 3]);
+        assert_eq!(lost.iter().map(|c| c.type_.as_str()).collect::<Vec<_>>(), ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"]);
+        assert_eq!(lost[1].last_heartbeat_time, Some(fixtures::ago(1000))); // Its creation.
+        let network = lost_conditions(&node("Ready=True NetworkUnavailable=False", ""), now).unwrap();
+        assert!(network.iter().any(|condition| condition.type_ == "NetworkUnavailable" && condition.status == "False")); // Not the kubelet's.
         let mut again = node("", "");
         again.status.as_mut().unwrap().conditions = Some(lost);
         assert_eq!(lost_conditions(&again, now), None);

@@ -4,7 +4,7 @@
 //! eviction controller's work; this one only writes conditions and taints.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use client::{Change, EventRecorder, EventType, Informer, ObjectKey, Patch};
@@ -16,8 +16,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::health::{Heartbeat, lost_conditions, wanted_taints, wants_eviction};
-use super::zones::{eviction_interval, zone_of};
+use super::health::{Eviction, Heartbeat, lost_conditions, wanted_taints, wants_eviction};
+use super::zones::{Zones, zone_of};
 use super::{BY_NODE, index_by_node, readiness, taints};
 use crate::context::Context;
 use crate::failure::{Failure, ignore_not_found};
@@ -37,6 +37,17 @@ pub(crate) struct NodeLifecycle {
     heartbeats: Mutex<HashMap<String, Heartbeat>>,
     /// When the next node of a zone may be given up.
     next_eviction: Mutex<HashMap<String, Timestamp>>,
+    zones: Arc<Mutex<KnownZones>>,
+    /// Whether everything seemed down when last looked at.
+    all_down: Mutex<bool>,
+    queue: OnceLock<Queue>,
+}
+
+/// The zones' states, until a node changes its own; and how often one has.
+#[derive(Clone, Default)]
+struct KnownZones {
+    changes: u64,
+    zones: Option<Arc<Zones>>,
 }
 
 impl NodeLifecycle {
@@ -51,6 +62,9 @@ impl NodeLifecycle {
             pods,
             heartbeats: Mutex::new(HashMap::new()),
             next_eviction: Mutex::new(HashMap::new()),
+            zones: Arc::default(),
+            all_down: Mutex::new(false),
+            queue: OnceLock::new(),
         }
     }
 
@@ -84,11 +98,34 @@ impl NodeLifecycle {
         deadline
     }
 
+    /// The zones as they are now. When all went down, or no longer are, every node has to be looked at.
+    fn zones(&self, now: Timestamp) -> Arc<Zones> {
+        let KnownZones { changes, zones } = self.zones.lock().clone();
+        let zones = zones.unwrap_or_else(|| {
+            let zones = Arc::new(Zones::of(self.nodes.list().iter().map(|node| &**node)));
+            let mut known = self.zones.lock();
+            if known.changes == changes {
+                known.zones = Some(zones.clone());
+            }
+            zones
+        });
+        let were_down = std::mem::replace(&mut *self.all_down.lock(), zones.all_down());
+        if were_down != zones.all_down() {
+            if were_down {
+                self.heartbeats.lock().values_mut().for_each(|heartbeat| heartbeat.excuse(now));
+                self.next_eviction.lock().clear();
+            }
+            if let Some(queue) = self.queue.get() {
+                self.nodes.list().iter().for_each(|node| queue.add(ObjectKey::of(&node.metadata)));
+            }
+        }
+        zones
+    }
+
     /// Whether this node may be given up now, else how many seconds to wait.
-    fn may_evict(&self, node: &Node, now: Timestamp) -> Result<(), i64> {
+    fn may_evict(&self, node: &Node, zones: &Zones, now: Timestamp) -> Result<(), i64> {
         let zone = zone_of(node);
-        let nodes = self.nodes.list();
-        let Some(interval) = eviction_interval(nodes.iter().map(|node| &**node), &zone) else { return Err(HOLD_SECONDS) };
+        let Some(interval) = zones.eviction_interval(&zone) else { return Err(HOLD_SECONDS) };
         let mut next = self.next_eviction.lock();
         match next.get(&zone) {
             Some(at) if now < *at => Err(at.as_second() - now.as_second()),
@@ -99,8 +136,8 @@ impl NodeLifecycle {
         }
     }
 
-    async fn write_taints(&self, node: &Node, may_evict: bool, now: Timestamp) -> Result<(), Failure> {
-        let wanted = wanted_taints(node, may_evict, now);
+    async fn write_taints(&self, node: &Node, eviction: Eviction, now: Timestamp) -> Result<(), Failure> {
+        let wanted = wanted_taints(node, eviction, now);
         if wanted == taints(node) {
             return Ok(());
         }
@@ -145,8 +182,18 @@ impl Controller for NodeLifecycle {
     }
 
     fn watch(&self, queue: &Queue) {
-        let own = queue.clone();
-        self.nodes.subscribe(move |change: &Change<Node>| own.add(ObjectKey::of(&change.object().metadata)));
+        self.queue.get_or_init(|| queue.clone());
+        let (own, zones) = (queue.clone(), self.zones.clone());
+        self.nodes.subscribe(move |change: &Change<Node>| {
+            let node = change.object();
+            let state = |node: &Node| (readiness(node).to_owned(), node.metadata.labels.clone());
+            if matches!(change, Change::Deleted(_)) || change.old().is_none_or(|old| state(old) != state(node)) {
+                let mut known = zones.lock();
+                known.changes += 1;
+                known.zones = None;
+            }
+            own.add(ObjectKey::of(&node.metadata));
+        });
         let queue = queue.clone();
         self.leases.subscribe(move |change: &Change<Lease>| {
             let metadata = &change.object().metadata;
@@ -177,15 +224,18 @@ impl Controller for NodeLifecycle {
                 self.tell(name, node.metadata.uid.as_deref(), "NodeNotReady", "status is now: NodeNotReady");
             }
         }
-        if !matches!(readiness(&node), "True" | "") {
+        // A kubelet that says itself that its node is not ready goes on telling of its pods.
+        if readiness(&node) == "Unknown" {
             self.mark_pods_not_ready(name, now).await?;
         }
-        let (may_evict, retry) = match wants_eviction(&node).then(|| self.may_evict(&node, now)) {
-            Some(Ok(())) => (true, Next::Settled),
-            Some(Err(seconds)) => (false, Next::after_seconds(Some(seconds.max(1)))),
-            None => (false, Next::Settled),
+        let zones = self.zones(now);
+        let (eviction, retry) = match wants_eviction(&node).then(|| self.may_evict(&node, &zones, now)) {
+            Some(Ok(())) => (Eviction::Begin, Next::Settled),
+            Some(Err(seconds)) => (Eviction::GoOn, Next::after_seconds(Some(seconds.max(1)))),
+            None if zones.all_down() => (Eviction::TakeBack, Next::Settled),
+            None => (Eviction::GoOn, Next::Settled),
         };
-        self.write_taints(&node, may_evict, now).await?;
+        self.write_taints(&node, eviction, now).await?;
         let silent = readiness(&node) == "Unknown";
         let next = if silent { Next::Settled } else { Next::after_seconds(Some(deadline.as_second() - now.as_second() + 1)) };
         Ok(next.or(retry))

@@ -65,11 +65,7 @@ impl PodGc {
         let threshold = self.context.settings.terminated_pod_threshold;
         let mut finished: Vec<Arc<Pod>> = self.pods.list();
         finished.retain(|pod| pods::is_finished(pod));
-        if threshold == 0 || finished.len() <= threshold {
-            return Ok(());
-        }
-        finished.sort_by_key(|pod| (!is_evicted(pod), pod.metadata.creation_timestamp.as_ref().map(|time| time.0)));
-        for pod in &finished[..finished.len() - threshold] {
+        for pod in surplus(finished, threshold) {
             let options = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::uid(pod.metadata.uid.clone().unwrap_or_default()) };
             self.context.delete::<Pod>(&ObjectKey::of(&pod.metadata), &options).await?;
         }
@@ -154,6 +150,14 @@ fn decide(pod: &Pod, node: Option<&Node>, nodes_known: bool) -> Option<Garbage> 
     }
 }
 
+/// Which finished pods are too many.
+fn surplus(mut finished: Vec<Arc<Pod>>, threshold: usize) -> Vec<Arc<Pod>> {
+    let count = if threshold == 0 { 0 } else { finished.len().saturating_sub(threshold) };
+    finished.sort_by_key(|pod| (!is_evicted(pod), pod.metadata.creation_timestamp.as_ref().map(|time| time.0)));
+    finished.truncate(count);
+    finished
+}
+
 /// A pod younger than the quarantine may have been bound to a node that is just being registered.
 fn quarantine_left(pod: &Pod, now: Timestamp) -> Option<i64> {
     let created = pod.metadata.creation_timestamp.as_ref()?;
@@ -177,20 +181,54 @@ fn node_name(pod: &Pod) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::fixtures;
-    use k8s_openapi::api::core::v1::{NodeSpec, Taint};
+    use k8s_openapi::api::core::v1::{NodeCondition, NodeSpec, NodeStatus, Taint};
+
+    /// The node is `none`, `ready`, `unready`, or `out` of service, and then `out+ready` says that it is ready all the same.
+    #[track_caller]
+    fn check(pod: &str, node: &str, expected: Option<Garbage>) {
+        let taint = Taint { key: OUT_OF_SERVICE.into(), effect: "NoExecute".into(), ..Taint::default() };
+        let taints = node.starts_with("out").then(|| vec![taint]);
+        let status = if node.ends_with("+ready") || node == "ready" { "True" } else { "Unknown" };
+        let ready = NodeCondition { type_: "Ready".into(), status: status.into(), ..NodeCondition::default() };
+        let found = Node {
+            spec: Some(NodeSpec { taints, ..NodeSpec::default() }),
+            status: Some(NodeStatus { conditions: Some(vec![ready]), ..NodeStatus::default() }),
+            ..Node::default()
+        };
+        assert_eq!(decide(&fixtures::pod(pod), (node != "none").then_some(&found), true), expected);
+    }
 
     #[test]
     fn knows_garbage() {
-        let taint = Taint { key: OUT_OF_SERVICE.into(), effect: "NoExecute".into(), ..Taint::default() };
-        let dead = Node { spec: Some(NodeSpec { taints: Some(vec![taint]), ..NodeSpec::default() }), ..Node::default() };
-        let alive = Node::default();
-        let pod = |word| fixtures::pod(word);
-        assert_eq!(decide(&pod("a:node=n"), Some(&alive), true), None);
-        assert_eq!(decide(&pod("a:node=n"), None, true), Some(Garbage::Orphaned));
-        assert_eq!(decide(&pod("a:node=n"), None, false), None);
-        assert_eq!(decide(&pod("a:deleting"), None, true), Some(Garbage::Unscheduled));
-        assert_eq!(decide(&pod("a:pending"), None, true), None);
-        assert_eq!(decide(&pod("a:node=n,deleting"), Some(&dead), true), Some(Garbage::OutOfService));
-        assert_eq!(decide(&pod("a:node=n"), Some(&dead), true), None);
+        //    pod                       node      garbage
+        check("a:node=n", "ready", None);
+        check("a:node=n,failed", "ready", None); // Not by itself; only when there are too many.
+        check("a:node=n", "none", Some(Garbage::Orphaned));
+        check("a:node=n,succeeded", "none", Some(Garbage::Orphaned));
+        check("a:node=n,deleting", "none", Some(Garbage::Orphaned));
+        check("a:deleting", "none", Some(Garbage::Unscheduled));
+        check("a:pending", "none", None);
+        check("a:node=n,deleting", "unready", None); // It may yet come back.
+        check("a:node=n,deleting", "out", Some(Garbage::OutOfService));
+        check("a:node=n,deleting", "out+ready", None); // It is in service, whatever is said.
+        check("a:node=n", "out", None); // Not before somebody deletes it.
+        // As long as nodes are not known, absence means nothing.
+        assert_eq!(decide(&fixtures::pod("a:node=n"), None, false), None);
+    }
+
+    #[test]
+    fn a_young_pod_waits_for_its_node() {
+        assert_eq!(quarantine_left(&fixtures::pod("a:age=10"), fixtures::now()), Some(30));
+        assert_eq!(quarantine_left(&fixtures::pod("a:age=40"), fixtures::now()), None);
+    }
+
+    #[test]
+    fn the_evicted_and_the_oldest_go_first() {
+        let mut pods = fixtures::pods("old:age=900,failed new:age=5,succeeded evicted:age=50,failed");
+        Arc::make_mut(&mut pods[2]).status.as_mut().unwrap().reason = Some("Evicted".into());
+        let names: Vec<String> = surplus(pods, 1).iter().map(|pod| pod.metadata.name.clone().unwrap()).collect();
+        assert_eq!(names, ["evicted", "old"]);
+        assert!(surplus(fixtures::pods("a:failed"), 1).is_empty());
+        assert!(surplus(fixtures::pods("a:failed b:failed"), 0).is_empty()); // Zero keeps all.
     }
 }

@@ -66,12 +66,28 @@ fn ttl_seconds(nodes: usize, held: Option<u32>) -> u32 {
 mod tests {
     use super::*;
 
+    #[track_caller]
+    fn check(nodes: usize, held: Option<u32>, expected: u32) {
+        assert_eq!(ttl_seconds(nodes, held), expected);
+    }
+
     #[test]
     fn bigger_clusters_cache_longer() {
-        assert_eq!(ttl_seconds(1, None), 0);
-        assert_eq!(ttl_seconds(101, Some(0)), 15);
-        assert_eq!(ttl_seconds(95, Some(15)), 15);
-        assert_eq!(ttl_seconds(89, Some(15)), 0);
-        assert_eq!(ttl_seconds(5000, None), 300);
+        //    nodes  held       seconds
+        check(1, None, 0);
+        check(100, Some(0), 0);
+        check(101, Some(0), 15);
+        check(95, Some(15), 15); // Down again only well below.
+        check(89, Some(15), 0);
+        check(500, Some(15), 15);
+        check(501, Some(15), 30);
+        check(450, Some(30), 30);
+        check(449, Some(30), 15);
+        check(1001, Some(30), 60);
+        check(899, Some(60), 30);
+        check(2001, Some(60), 300);
+        check(1799, Some(300), 60);
+        check(5000, None, 300);
+        check(5000, Some(7), 300); // Somebody else's number.
     }
 }
