@@ -43,9 +43,7 @@ pub(super) fn decide(observed: &Observed<'_>, now: Timestamp) -> Plan {
     };
     follow_jobs(observed, &mut plan);
     plan.delete = beyond_history(observed);
-    let spec = observed.cron_job.spec.as_ref();
-    let suspended = spec.and_then(|spec| spec.suspend).unwrap_or(false);
-    if observed.cron_job.metadata.deletion_timestamp.is_none() && !suspended {
+    if observed.cron_job.metadata.deletion_timestamp.is_none() {
         schedule(observed, now, &mut plan);
     }
     plan
@@ -94,7 +92,7 @@ fn beyond_history(observed: &Observed<'_>) -> Vec<Arc<Job>> {
         let mut done: Vec<&Arc<Job>> =
             observed.jobs.iter().filter(|job| finished::condition(job).is_some_and(|condition| condition.type_ == kind)).collect();
         let started = |job: &Job| job.status.as_ref().and_then(|status| status.start_time.clone());
-        done.sort_by_key(|job| (started(job), job.metadata.name.clone()));
+        done.sort_by_key(|job| (started(job).is_none(), started(job), job.metadata.name.clone()));
         let surplus = done.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
         doomed.extend(done.into_iter().take(surplus).filter(|job| job.metadata.deletion_timestamp.is_none()).cloned());
     }
@@ -113,6 +111,9 @@ fn schedule(observed: &Observed<'_>, now: Timestamp, plan: &mut Plan) {
             }
         },
     };
+    if spec.suspend == Some(true) {
+        return;
+    }
     let times = match Schedule::parse(&spec.schedule) {
         Ok(times) => times,
         Err(why) => {
@@ -120,10 +121,12 @@ fn schedule(observed: &Observed<'_>, now: Timestamp, plan: &mut Plan) {
             return plan.events.push((EventType::Warning, "UnparseableSchedule", text));
         }
     };
-    if let Some(next) = times.next(now, &zone) {
-        let wait = next.duration_since(now).unsigned_abs();
-        plan.next = Next::After(wait + Duration::from_millis(100));
-    }
+    let Some(next) = times.next(now, &zone) else {
+        // Of a time that never comes the original finds the first two, and that they are the same.
+        let text = format!("invalid schedule: {} : time difference between two schedules is less than 1 second", spec.schedule);
+        return plan.events.push((EventType::Warning, "InvalidSchedule", text));
+    };
+    plan.next = Next::After(next.duration_since(now).unsigned_abs() + Duration::from_millis(100));
     let deadline = spec.starting_deadline_seconds;
     let Some(at) = due(observed, &times, &zone, deadline, now, plan) else { return };
     if deadline.is_some_and(|deadline| at.as_second() + deadline < now.as_second()) {
@@ -206,7 +209,8 @@ mod tests {
     use k8s_openapi::api::batch::v1::{CronJobSpec, JobCondition, JobStatus};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-    /// Minutely unless told otherwise; `created=SECONDS ago`, `last=SECONDS ago`, `deadline=N`, a policy, `suspend`.
+    /// Minutely unless told otherwise; `created=SECONDS ago`, `last=SECONDS ago`, `deadline=N`, `keep=SUCCESSFUL/FAILED`,
+    /// `at=SCHEDULE` with `_` for spaces, a policy, `suspend`, `deleting`.
     fn cron_job(text: &str) -> CronJob {
         let mut cron_job = CronJob::default();
         let mut spec = CronJobSpec { schedule: "* * * * *".into(), ..CronJobSpec::default() };
@@ -218,8 +222,15 @@ mod tests {
                 "created" => cron_job.metadata.creation_timestamp = Some(fixtures::ago(value.parse().unwrap())),
                 "last" => status.last_schedule_time = Some(fixtures::ago(value.parse().unwrap())),
                 "deadline" => spec.starting_deadline_seconds = value.parse().ok(),
+                "keep" => {
+                    let (successful, failed) = value.split_once('/').unwrap();
+                    spec.successful_jobs_history_limit = successful.parse().ok();
+                    spec.failed_jobs_history_limit = failed.parse().ok();
+                }
+                "at" => spec.schedule = value.replace('_', " "),
                 "suspend" => spec.suspend = Some(true),
                 "zone" => spec.time_zone = Some(value.into()),
+                "deleting" => cron_job.metadata.deletion_timestamp = Some(fixtures::ago(1)),
                 policy => spec.concurrency_policy = Some(policy.into()),
             }
         }
@@ -228,28 +239,44 @@ mod tests {
         cron_job
     }
 
-    /// Jobs are `name`, running and known, or `name:Complete@started ago`.
+    /// Jobs are `name`, running; `name:Complete@SECONDS`, ended, with when it started (or `-`) and, after a slash, when it
+    /// completed. They are listed as active unless they end with `!`; `name?` is listed and not there. The time is noon, plus
+    /// `seconds`.
+    fn plan(text: &str, jobs: &str, seconds: i64) -> Plan {
+        let mut cron_job = cron_job(text);
+        let mut there = Vec::new();
+        for word in jobs.split_whitespace() {
+            let (word, listed) = word.strip_suffix('!').map_or((word, true), |word| (word, false));
+            let (name, state) = word.split_once(':').unwrap_or((word, ""));
+            let mut job = Job::default();
+            job.metadata.name = Some(name.trim_end_matches('?').into());
+            job.metadata.uid = job.metadata.name.clone();
+            if let Some((kind, times)) = state.split_once('@') {
+                let condition = JobCondition { type_: kind.into(), status: "True".into(), ..JobCondition::default() };
+                let (started, completed) = times.split_once('/').unwrap_or((times, "-"));
+                let time = |text: &str| -> Option<Time> { text.parse().ok().map(fixtures::ago) };
+                job.status = Some(JobStatus {
+                    conditions: Some(vec![condition]),
+                    start_time: time(started),
+                    completion_time: time(completed),
+                    ..JobStatus::default()
+                });
+            }
+            if listed {
+                activate(cron_job.status.as_mut().unwrap(), &job);
+            }
+            if !name.ends_with('?') {
+                there.push(Arc::new(job));
+            }
+        }
+        let now = fixtures::now() + jiff::SignedDuration::from_secs(seconds);
+        decide(&Observed { cron_job: &cron_job, jobs: &there }, now)
+    }
+
+    /// Deletions, creations with how long ago they were due, and events.
     #[track_caller]
     fn check(text: &str, jobs: &str, expected: &str) {
-        let mut cron_job = cron_job(text);
-        let jobs: Vec<Arc<Job>> = jobs
-            .split_whitespace()
-            .map(|word| {
-                let (name, state) = word.split_once(':').unwrap_or((word, ""));
-                let mut job = Job::default();
-                job.metadata.name = Some(name.into());
-                job.metadata.uid = Some(name.into());
-                if let Some((kind, ago)) = state.split_once('@') {
-                    let condition = JobCondition { type_: kind.into(), status: "True".into(), ..JobCondition::default() };
-                    let start_time: Option<Time> = Some(fixtures::ago(ago.parse().unwrap()));
-                    job.status = Some(JobStatus { conditions: Some(vec![condition]), start_time, ..JobStatus::default() });
-                } else {
-                    activate(cron_job.status.as_mut().unwrap(), &job);
-                }
-                Arc::new(job)
-            })
-            .collect();
-        let plan = decide(&Observed { cron_job: &cron_job, jobs: &jobs }, fixtures::now());
+        let plan = plan(text, jobs, 0);
         let mut steps: Vec<String> = plan.delete.iter().map(|job| format!("-{}", job.metadata.name.as_deref().unwrap())).collect();
         steps.extend(plan.create.iter().map(|(at, _)| format!("+{}", fixtures::now().as_second() - at.as_second())));
         steps.extend(plan.events.iter().map(|(_, reason, _)| (*reason).to_owned()));
@@ -262,22 +289,104 @@ mod tests {
         check("created=600 last=60", "", "+0");
         check("created=600 last=0", "", "");
         check("created=600 last=300", "", "+0"); // Four were missed; the latest is made up for.
-        check("created=90000", "", "+0 TooManyMissedTimes");
+        check("created=600 at=30_*_*_*_*", "", ""); // Not due since it was made.
+        check("created=7200 at=30_*_*_*_*", "", "+1800");
+        check("created=7200 last=1800 at=30_*_*_*_*", "", "");
+        check("created=6060", "", "+0 TooManyMissedTimes");
+        check("created=5990", "", "+0"); // A hundred are not too many.
         check("created=90000 deadline=30", "", "+0");
+        check("created=90000 deadline=6060", "", "+0 TooManyMissedTimes");
         check("created=600 suspend", "", "");
+        check("created=600 deleting", "", "");
         check("created=600 zone=Nowhere/None", "", "UnknownTimeZone");
+        check("created=600 suspend zone=Nowhere/None", "", "UnknownTimeZone");
+        check("created=600 at=every_minute", "", "UnparseableSchedule");
+        check("created=600 at=0_0_30_2_*", "", "InvalidSchedule");
+        check("created=90000 at=0_14_*_*_* zone=Europe/Paris", "", "+82800"); // One hour east of here.
+    }
+
+    #[test]
+    fn what_comes_too_late_is_left_out() {
+        check("created=7200 at=30_*_*_*_* deadline=3600", "", "+1800");
+        check("created=7200 at=30_*_*_*_* deadline=1801", "", "+1800");
+        check("created=7200 at=30_*_*_*_* deadline=1799", "", "");
     }
 
     #[test]
     fn minds_what_still_runs() {
         check("created=60 Allow", "old", "+0");
         check("created=60 Forbid", "old", "JobAlreadyActive");
-        check("created=60 Replace", "old", "-old +0");
+        check("created=60 Forbid", "old:Complete@50", "+0 SawCompletedJob");
+        check("created=60 Forbid", "old?", "+0 MissingJob");
+        check("created=60 Replace", "old older", "-old -older +0");
+        check("created=60 Replace", "old:Failed@50", "+0 SawCompletedJob");
+        check("created=60", "own!", "+0 UnexpectedJob"); // Made by hand, or forgotten.
+        check("created=60", "own:Complete@50!", "+0");
+        check("created=60 Allow", &format!("c-{}", fixtures::now().as_second() / 60), ""); // It is the one.
     }
 
     #[test]
     fn keeps_a_history() {
-        let many = "a:Complete@500 b:Complete@400 c:Complete@300 d:Complete@200 e:Failed@100 f:Failed@50";
+        let many = "a:Complete@500! b:Complete@400! c:Complete@300! d:Complete@200! e:Failed@100! f:Failed@50!";
         check("created=600 last=0", many, "-a -e");
+        check("created=600 last=0 keep=1/0", many, "-a -b -c -e -f");
+        check("created=600 last=0 keep=9/9", many, "");
+        check("created=600 suspend keep=0/9", many, "-a -b -c -d");
+        check("created=600 last=0 keep=1/1", "b:Complete@50! a:Complete@50! c:Complete@-!", "-a -b"); // By name; the unstarted last.
+    }
+
+    #[test]
+    fn the_status_follows_the_jobs() {
+        #[track_caller]
+        fn check(jobs: &str, active: &str, succeeded: Option<i64>) {
+            let status = plan("created=600 last=0", jobs, 0).status;
+            let names: Vec<String> = status.active.iter().flatten().filter_map(|reference| reference.name.clone()).collect();
+            assert_eq!((names.join(" ").as_str(), status.last_successful_time), (active, succeeded.map(fixtures::ago)));
+        }
+        check("a b", "a b", None);
+        check("a:Complete@50/20 b", "b", Some(20));
+        check("a:Complete@50/20 b:Complete@90/80", "", Some(20));
+        check("a:Complete@50/20! b:Failed@10", "", Some(20)); // Known or not.
+        check("a?", "", None);
+        check("a!", "", None); // It is not taken in.
+    }
+
+    #[test]
+    fn says_what_is_the_matter() {
+        #[track_caller]
+        fn check(text: &str, jobs: &str, expected: &str) {
+            let events = plan(text, jobs, 0).events;
+            let told: Vec<String> = events.iter().map(|(kind, reason, text)| format!("{kind:?} {reason}: {text}")).collect();
+            assert_eq!(told, [expected]);
+        }
+        check("created=60 Forbid", "old", "Normal JobAlreadyActive: Not starting job because prior execution is running and concurrency policy is Forbid");
+        check("last=0", "old:Complete@9", "Normal SawCompletedJob: Saw completed job: old, condition: Complete");
+        check("last=0", "old?", "Normal MissingJob: Active job went missing: old");
+        check("last=0", "own!", "Warning UnexpectedJob: Saw a job that the controller did not create or forgot: own");
+        check("created=60 zone=X/Y", "", "Warning UnknownTimeZone: invalid timeZone: \"X/Y\": unknown time zone X/Y");
+        check("created=60 at=x_*_*_*_*", "", "Warning UnparseableSchedule: unparseable schedule: \"x * * * *\" : failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax");
+        check("created=99999", "", "Warning TooManyMissedTimes: too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew");
+    }
+
+    #[test]
+    fn wakes_for_the_next_time() {
+        #[track_caller]
+        fn check(text: &str, seconds: i64, expected_millis: Option<u64>) {
+            let expected = expected_millis.map_or(Next::Settled, |millis| Next::After(Duration::from_millis(millis)));
+            assert_eq!(plan(text, "", seconds).next, expected);
+        }
+        check("last=0", 0, Some(60_100));
+        check("last=0", 59, Some(1_100));
+        check("last=0 at=30_*_*_*_*", 0, Some(1_800_100));
+        check("last=0 suspend", 0, None);
+    }
+
+    #[test]
+    fn a_job_tells_its_time() {
+        let (at, job) = plan("created=60 zone=America/New_York", "", 0).create.unwrap();
+        assert_eq!(job.metadata.name, Some(format!("c-{}", at.as_second() / 60)));
+        assert_eq!(job.metadata.annotations.unwrap()[SCHEDULED_ANNOTATION], "2026-03-01T07:00:00-05:00");
+        let (_, job) = plan("created=60", "", 0).create.unwrap();
+        assert_eq!(job.metadata.annotations.unwrap()[SCHEDULED_ANNOTATION], "2026-03-01T12:00:00Z");
     }
 }
