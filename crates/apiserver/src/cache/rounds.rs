@@ -18,7 +18,7 @@ use super::frames::Shape;
 /// More watchers of a kind than this are a crowd.
 const CROWD: usize = 100;
 /// So long passes between rounds for each of the crowd: a few times what a round costs, so that others have time.
-const EACH: Duration = Duration::from_micros(50);
+const EACH: Duration = Duration::from_micros(100);
 const BETWEEN_MAX: Duration = Duration::from_millis(100);
 /// What was written down last; those who are in step want the newest or the one before.
 const PIECES: usize = 4;

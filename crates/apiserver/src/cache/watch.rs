@@ -166,29 +166,32 @@ impl Watch {
             }
             // A write to each of a thousand connections for every single event would cost more than all else.
             let round = self.shelf.next_round(self.cursor);
-            let more = async {
-                match round {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => changed.await,
-                }
+            let due = match self.bookmarks {
+                true => self.deadline.min(self.next_bookmark),
+                false => self.deadline,
             };
+            // One timer, not one for each reason to wake: a crowd sets them as often as it reads.
+            let timer = tokio::time::sleep_until(round.map_or(due, |at| at.min(due)));
             tokio::select! {
                 biased;
-                () = more => {}
+                () = changed, if round.is_none() => {}
                 () = self.cancel.cancelled() => {
                     self.ended = true;
                     return None;
                 }
-                () = tokio::time::sleep_until(self.deadline) => {
-                    self.ended = true;
-                    return self.bookmarks.then(|| self.bookmark());
-                }
-                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
-                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
-                    if let Some(item) = self.try_next() {
-                        return Some(item);
+                () = timer => {
+                    let now = Instant::now();
+                    if self.deadline <= now {
+                        self.ended = true;
+                        return self.bookmarks.then(|| self.bookmark());
                     }
-                    return Some(self.bookmark());
+                    if self.bookmarks && self.next_bookmark <= now {
+                        self.next_bookmark = now + BOOKMARK_EVERY;
+                        if let Some(item) = self.try_next() {
+                            return Some(item);
+                        }
+                        return Some(self.bookmark());
+                    }
                 }
             }
         }
