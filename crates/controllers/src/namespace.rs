@@ -35,7 +35,8 @@ pub(crate) struct Namespaces {
 /// What one round found and did.
 #[derive(Debug, Default, PartialEq)]
 struct Emptied {
-    discovery_failure: Option<String>,
+    /// How many group versions did not answer, and what they said.
+    discovery_failure: Option<(usize, String)>,
     deletion_failures: Vec<String>,
     /// Objects left, by resource.
     remaining: BTreeMap<String, usize>,
@@ -59,13 +60,15 @@ impl Namespaces {
         let Discovered { resources, failures } = match discover(&self.context.rest).await {
             Ok(discovered) => discovered,
             Err(error) => {
-                emptied.discovery_failure = Some(error_text(&error));
+                emptied.discovery_failure = Some((1, error_text(&error)));
                 return emptied;
             }
         };
-        if let Some((group_version, error)) = failures.first() {
-            let text = format!("unable to retrieve the complete list of server APIs: {group_version}: {}", error_text(error));
-            emptied.discovery_failure = Some(text);
+        if !failures.is_empty() {
+            let texts: BTreeMap<&String, String> = failures.iter().map(|(group_version, error)| (group_version, error_text(error))).collect();
+            let texts: Vec<String> = texts.iter().map(|(group_version, text)| format!("{group_version}: {text}")).collect();
+            let text = format!("unable to retrieve the complete list of server APIs: {}", texts.join(", "));
+            emptied.discovery_failure = Some((failures.len(), text));
         }
         let mut resources: Vec<Resource> =
             resources.into_iter().filter(|resource| resource.namespaced && resource.can("delete") && resource.can("list")).collect();
@@ -224,7 +227,8 @@ impl Controller for Namespaces {
             return Ok(Next::Settled);
         }
         if !emptied.deletion_failures.is_empty() || emptied.discovery_failure.is_some() {
-            let why = emptied.discovery_failure.iter().chain(&emptied.deletion_failures).next();
+            let discovery = emptied.discovery_failure.as_ref().map(|(_, text)| text);
+            let why = discovery.into_iter().chain(&emptied.deletion_failures).next();
             return Err(Failure::Other(why.cloned().unwrap_or_default()));
         }
         Ok(Next::After(patience(&self.pods.list_namespace(&key.name), now)))
@@ -253,7 +257,7 @@ fn conditions(old: Vec<NamespaceCondition>, emptied: &Emptied, now: Timestamp) -
         Some((reason, message)) => ("True", reason, message),
         None => ("False", reason, message.to_owned()),
     };
-    let discovery = emptied.discovery_failure.clone().map(|text| ("DiscoveryFailed", format!("Discovery failed for some groups, 1 failing: {text}")));
+    let discovery = emptied.discovery_failure.clone().map(|(count, text)| ("DiscoveryFailed", format!("Discovery failed for some groups, {count} failing: {text}")));
     let failures = (!emptied.deletion_failures.is_empty())
         .then(|| ("ContentDeletionFailed", format!("Failed to delete all resource types, {} remaining: {}", emptied.deletion_failures.len(), emptied.deletion_failures.join(", "))));
     // The original writes `resource.group` also where the group has no name.

@@ -66,3 +66,40 @@ fn seconds_left(job: &Job, now: Timestamp) -> Option<i64> {
     let finished = finished::condition(job)?.last_transition_time.as_ref()?;
     job.metadata.deletion_timestamp.is_none().then(|| i64::from(ttl) - seconds_between(finished, now))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+    use k8s_openapi::api::batch::v1::{JobCondition, JobSpec, JobStatus};
+
+    /// The condition is `TYPE=STATUS@SECONDS ago`.
+    #[track_caller]
+    fn check(ttl: Option<i32>, condition: &str, deleting: bool, expected: Option<i64>) {
+        let conditions = condition.split_whitespace().map(|word| {
+            let (type_, rest) = word.split_once('=').unwrap();
+            let (status, ago) = rest.split_once('@').unwrap();
+            let last_transition_time = Some(fixtures::ago(ago.parse().unwrap()));
+            JobCondition { type_: type_.into(), status: status.into(), last_transition_time, ..JobCondition::default() }
+        });
+        let status = JobStatus { conditions: Some(conditions.collect()), ..JobStatus::default() };
+        let spec = JobSpec { ttl_seconds_after_finished: ttl, ..JobSpec::default() };
+        let mut job = Job { spec: Some(spec), status: Some(status), ..Job::default() };
+        job.metadata.deletion_timestamp = deleting.then(|| fixtures::ago(1));
+        assert_eq!(seconds_left(&job, fixtures::now()), expected);
+    }
+
+    #[test]
+    fn a_finished_job_has_its_time() {
+        //    ttl       condition               deleting  seconds left
+        check(None, "Complete=True@50", false, None);
+        check(Some(10), "", false, None);
+        check(Some(10), "Complete=False@50", false, None);
+        check(Some(10), "Suspended=True@50 FailureTarget=True@50", false, None); // Its pods are still ending.
+        check(Some(0), "Complete=True@0", false, Some(0));
+        check(Some(10), "Complete=True@4", false, Some(6));
+        check(Some(10), "Failed=True@15", false, Some(-5));
+        check(Some(10), "SuccessCriteriaMet=True@99 Complete=True@4", false, Some(6));
+        check(Some(10), "Complete=True@50", true, None);
+    }
+}

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::context::Context;
 use crate::failure::{Failure, error_text};
+use crate::pods;
 use crate::runner::{Controller, Next, Queue};
 
 /// The index of claims without a finished binding; its one value is `""`.
@@ -41,8 +42,8 @@ struct Observed<'a> {
     volumes: &'a [Arc<PersistentVolume>],
     class: Option<&'a StorageClass>,
     default_class: Option<&'a str>,
-    /// A pod that uses the claim and has no node yet.
-    waiting_pod: Option<&'a str>,
+    /// Pods that use the claim and have no node yet.
+    waiting_pods: &'a [&'a str],
 }
 
 type Event = (EventType, &'static str, String);
@@ -98,9 +99,10 @@ fn decide_unbound(observed: &Observed<'_>) -> Decision {
         return Decision::Assign { class: class.to_owned() };
     }
     if waits && annotation(&claim.metadata, SELECTED_NODE).is_none() {
-        let event = match observed.waiting_pod {
-            Some(pod) => (EventType::Normal, "WaitForPodScheduled", format!("waiting for pod {pod} to be scheduled")),
-            None => (EventType::Normal, "WaitForFirstConsumer", "waiting for first consumer to be created before binding".to_owned()),
+        let event = match observed.waiting_pods {
+            [] => (EventType::Normal, "WaitForFirstConsumer", "waiting for first consumer to be created before binding".to_owned()),
+            [pod] => (EventType::Normal, "WaitForPodScheduled", format!("waiting for pod {pod} to be scheduled")),
+            pods => (EventType::Normal, "WaitForPodScheduled", format!("waiting for pods {} to be scheduled", pods.join(","))),
         };
         return Decision::Wait(Some(event));
     }
@@ -341,14 +343,16 @@ impl Controller for Claims {
         let class = self.classes.get(&ObjectKey::cluster(class_of_claim(&claim)));
         let default = default_class(&self.classes.list());
         let pods = self.pods.indexed(PODS_BY_CLAIM, &key.to_string());
-        let waiting = pods.iter().find(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none()));
+        let waits = |pod: &&Arc<Pod>| !pods::is_finished(pod) && pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none());
+        let mut waiting: Vec<&str> = pods.iter().filter(waits).map(|pod| name_of(&pod.metadata)).collect();
+        waiting.sort_unstable();
         let observed = Observed {
             claim: &claim,
             named,
             volumes: &volumes,
             class: class.as_deref(),
             default_class: default.as_deref(),
-            waiting_pod: waiting.map(|pod| name_of(&pod.metadata)),
+            waiting_pods: &waiting,
         };
         match decide(&observed) {
             Decision::Bind(volume) => self.bind(&claim, &volume).await?,

@@ -197,11 +197,38 @@ mod tests {
 
     #[test]
     fn only_pods_with_a_node_hold_a_claim() {
-        let volumes = serde_json::json!([{"name": "a", "persistentVolumeClaim": {"claimName": "data"}}, {"name": "tmp", "ephemeral": {}}]);
-        let mut pod = fixtures::pod("p");
-        pod.spec.as_mut().unwrap().volumes = serde_json::from_value(volumes).unwrap();
-        assert!(!uses(&pod, "data"));
-        pod.spec.as_mut().unwrap().node_name = Some("n".into());
-        assert!(uses(&pod, "data") && uses(&pod, "p-tmp") && !uses(&pod, "other"));
+        #[track_caller]
+        fn check(pod: &str, grace: Option<i64>, claim: &str, expected: bool) {
+            let volumes = serde_json::json!([{"name": "a", "persistentVolumeClaim": {"claimName": "data"}}, {"name": "tmp", "ephemeral": {}}]);
+            let mut pod = fixtures::pod(pod);
+            pod.spec.as_mut().unwrap().volumes = serde_json::from_value(volumes).unwrap();
+            pod.metadata.deletion_grace_period_seconds = grace;
+            assert_eq!(uses(&pod, claim), expected);
+        }
+        //    pod             grace    claim    used
+        check("p", None, "data", false);
+        check("p:node=n", None, "data", true);
+        check("p:node=n", None, "other", false);
+        check("p:node=n", None, "p-tmp", true); // Of an ephemeral volume.
+        check("p:node=n,succeeded", None, "data", true); // The kubelet may still be at it.
+        check("p:node=n,deleting", Some(30), "p-tmp", true);
+        check("p:node=n,deleting", Some(0), "p-tmp", false); // They must not wait for each other.
+        check("p:node=n,deleting", Some(0), "data", true);
+    }
+
+    #[test]
+    fn bound_volumes_stay() {
+        #[track_caller]
+        fn check(phase: &str, deleting: bool, expected: Decision) {
+            let mut volume: PersistentVolume =
+                serde_json::from_value(serde_json::json!({"metadata": {"finalizers": [VOLUME_FINALIZER]}, "status": {"phase": phase}})).unwrap();
+            volume.metadata.deletion_timestamp = deleting.then(|| fixtures::ago(1));
+            assert_eq!(decide_volume(&volume), expected);
+        }
+        check("Bound", true, Decision::Nothing);
+        check("Available", true, Decision::Remove);
+        check("Released", true, Decision::Remove);
+        check("Failed", true, Decision::Remove);
+        check("Bound", false, Decision::Nothing);
     }
 }

@@ -215,6 +215,11 @@ impl Controller for Volumes {
                     "Cannot bind PersistentVolume to requested PersistentVolumeClaim \"{claim_name}\" due to incompatible volumeMode."
                 );
                 self.recorder.event(&object_ref(&*volume), EventType::Warning, "VolumeMismatch", text);
+                let name = name_of(&volume.metadata);
+                let text = format!("Cannot bind PersistentVolume \"{name}\" to requested PersistentVolumeClaim due to incompatible volumeMode.");
+                if let Some(claim) = &claim {
+                    self.recorder.event(&object_ref(&**claim), EventType::Warning, "VolumeMismatch", text);
+                }
             }
         }
         Ok(Next::Settled)
@@ -248,6 +253,13 @@ mod tests {
         check(promised("u1", "Delete"), "Failed", false, None, "Release { reclaim: false }");
         check(promised("u1", "Retain"), "Bound", false, Some("other"), "Unbind");
         check(promised("u1", "Delete"), "Bound", true, Some("other"), "Release { reclaim: true }");
+        check(promised("u1", "Delete"), "Failed", true, Some("other"), "Release { reclaim: false }");
+        check(promised("u1", "Retain"), "Bound", true, Some("other"), "Unbind"); // What is to be kept is not thrown away.
+        check(promised("u1", "Delete"), "Released", false, None, "Release { reclaim: true }");
+        check(promised("u0", "Retain"), "Available", false, Some(""), "Release { reclaim: true }"); // Its namesake is another.
+        check(promised("", "Retain"), "Available", false, Some(""), "Phase(\"Available\")");
+        let block = json!({"claimRef": {"name": "data", "namespace": "ns", "uid": "u1"}, "volumeMode": "Block"});
+        check(block, "Available", false, Some(""), "Mismatch");
     }
 
     #[test]

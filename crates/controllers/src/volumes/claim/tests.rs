@@ -1,6 +1,7 @@
 //! Which volume a claim gets, and what it is told while it has none.
 
 use super::*;
+use crate::volumes::BETA_CLASS;
 use serde_json::{Value, json};
 
 /// `name:size[:flag[,flag]]`; flags: `class=C`, `for=NAME` (promised by a user), `uid=U`, `modes=A/B`, `label`, `block`,
@@ -23,6 +24,8 @@ fn volume(word: &str) -> Arc<PersistentVolume> {
             "label" => volume["metadata"]["labels"] = json!({"disk": "fast"}),
             "block" => volume["spec"]["volumeMode"] = json!("Block"),
             "phase" => volume["status"]["phase"] = json!(value),
+            "attributes" => volume["spec"]["volumeAttributesClassName"] = json!(value),
+            "going" => volume["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"),
             other => panic!("unknown flag {other}"),
         }
     }
@@ -41,9 +44,14 @@ fn told(decision: Decision) -> String {
     }
 }
 
-/// Claim `ns/data` of 1Gi, altered by `changes`.
 #[track_caller]
 fn check(changes: Value, volumes: &str, expected: &str) {
+    check_with_pods(changes, volumes, &[], expected);
+}
+
+/// Claim `ns/data` of 1Gi, altered by `changes`; pods that wait for it.
+#[track_caller]
+fn check_with_pods(changes: Value, volumes: &str, waiting_pods: &[&str], expected: &str) {
     let mut claim = json!({
         "metadata": {"name": "data", "namespace": "ns", "uid": "u1"},
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": ""},
@@ -64,7 +72,7 @@ fn check(changes: Value, volumes: &str, expected: &str) {
         volumes: &volumes,
         class: classes.iter().find(|class| name_of(&class.metadata) == class_of_claim(&claim)).map(|class| &**class),
         default_class: default.as_deref(),
-        waiting_pod: None,
+        waiting_pods,
     };
     assert_eq!(told(decide(&observed)), expected);
 }
@@ -85,6 +93,17 @@ fn the_smallest_that_fits() {
     check(json!({}), "young:1Gi:phase=Pending", none);
     check(json!({"spec": {"selector": {"matchLabels": {"disk": "fast"}}}}), "plain:1Gi fast:2Gi:label", "bind fast");
     check(json!({"spec": {"accessModes": ["ReadWriteMany"]}}), "one:1Gi", none);
+    check(json!({"spec": {"accessModes": ["ReadWriteOnce", "ReadWriteMany"]}}), "one:1Gi two:9Gi:modes=ReadWriteMany/ReadWriteOnce", "bind two");
+    check(json!({"spec": {"volumeMode": "Block"}}), "files:1Gi block:5Gi:block", "bind block");
+    check(json!({}), "going:1Gi:going", none);
+    check(json!({}), "used:1Gi:phase=Released failed:1Gi:phase=Failed", none);
+    check(json!({}), "mine:512Mi:for=data free:1Gi", "bind free"); // What was promised is too small.
+    check(json!({}), "mine:1Gi:for=data,uid=u1 free:1Gi", "bind mine");
+    check(json!({}), "mine:1Gi:for=data,class=now free:2Gi", "bind mine"); // A promise is worth more than a class.
+    check(json!({}), "one:1Gi:attributes=fast two:2Gi", "bind two");
+    check(json!({"spec": {"volumeAttributesClassName": "fast"}}), "one:1Gi two:2Gi:attributes=fast", "bind two");
+    check(json!({"spec": {"selector": {"matchLabels": {"disk": "fast"}}}}), "plain:1Gi", none);
+    check(json!({"metadata": {"annotations": {BETA_CLASS: "now"}}}), "free:1Gi:class=now", "bind free"); // The older way to say it.
 }
 
 #[test]
@@ -97,6 +116,10 @@ fn classes_decide_when_and_by_whom() {
     check(json!({"metadata": {"annotations": {SELECTED_NODE: "n1"}}, "spec": {"storageClassName": "late"}}), "", "provision");
     check(json!({"spec": {"storageClassName": "now"}}), "", "provision");
     check(json!({"spec": {"storageClassName": "now"}}), "free:1Gi:class=now", "bind free");
+    check_with_pods(late(), "", &["web"], "Normal WaitForPodScheduled: waiting for pod web to be scheduled");
+    check_with_pods(late(), "", &["a", "b"], "Normal WaitForPodScheduled: waiting for pods a,b to be scheduled");
+    check(json!({"spec": {"storageClassName": "gone"}}), "", "provision"); // Which will say that there is no such class.
+    check(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"storageClassName": "now"}}), "", "wait");
     check(json!({"spec": {"storageClassName": null}}), "", "assign late");
     check(json!({"spec": {"storageClassName": null}}), "free:1Gi", "bind free");
 }
@@ -108,6 +131,16 @@ fn named_volumes() {
     check(named("pv"), "pv:1Gi", "bind pv");
     check(named("pv"), "pv:512Mi", "Warning VolumeMismatch: Cannot bind to requested volume \"pv\": requested PV is too small");
     check(named("pv"), "pv:1Gi:class=x", "Warning VolumeMismatch: Cannot bind to requested volume \"pv\": storageClassName does not match");
+    check(named("pv"), "pv:1Gi:block", "Warning VolumeMismatch: Cannot bind to requested volume \"pv\": incompatible volumeMode");
+    check(named("pv"), "pv:1Gi:modes=ReadOnlyMany", "Warning VolumeMismatch: Cannot bind to requested volume \"pv\": incompatible accessMode");
+    check(named("pv"), "pv:1Gi:attributes=x", "Warning VolumeMismatch: Cannot bind to requested volume \"pv\": VolumeAttributesClassName does not match");
+    check(named("pv"), "pv:512Mi:for=data", "bind pv"); // Who promised it himself knows what he wants.
+    check(named("pv"), "pv:1Gi:for=data,uid=u0", "Warning FailedBinding: volume \"pv\" already bound to a different claim.");
+    check(
+        json!({"metadata": {"annotations": {BOUND_BY_CONTROLLER: "yes"}}, "spec": {"volumeName": "pv"}}),
+        "pv:1Gi:for=other",
+        "invalid binding of claim \"ns/data\" to volume \"pv\": volume already claimed by \"ns/other\"",
+    );
     check(named("pv"), "pv:1Gi:for=other", "Warning FailedBinding: volume \"pv\" already bound to a different claim.");
 }
 
