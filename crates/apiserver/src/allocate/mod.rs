@@ -5,6 +5,7 @@
 //! one of them has to choose again, because each address has its IPAddress and each port a key of its own, written and
 //! deleted in the transaction of its Service.
 
+mod events;
 mod ip_range;
 mod pool;
 mod ports;

@@ -2,7 +2,7 @@
 //! Service.
 //!
 //! Invariant: looks at all once at the start, and then at the addresses that changed. A Service's own writes bring
-//! their addresses with them, so that Services need not be looked at. Deliberately absent: the original's events.
+//! their addresses with them, so that Services need not be looked at.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,6 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use store::{Compare, Transaction, Write};
 
+use super::events::{About, Voice};
 use super::published::{DEFAULT_RANGE, FAMILY, address, address_kind, is_managed, parent_service, range_kind, ranges_of, removal};
 use super::service::holdings;
 use crate::cache::{Filter, TooOld, encode};
@@ -35,10 +36,12 @@ fn service_kind() -> &'static Kind {
 
 /// Before the first request: whatever has an address has its object.
 pub async fn once(server: &Arc<ApiServer>) -> Result<(), RequestError> {
+    let voice = Voice::default();
     let services = server.cache.select(service_kind(), &Filter::default(), None, 0).entries;
     let repairs = services.into_iter().map(|service| {
         let server = server.clone();
-        async move { repair_service(&server, service.namespace(), service.name(), None).await }
+        let voice = &voice;
+        async move { repair_service(&server, voice, service.namespace(), service.name(), None).await }
     });
     let mut repairs = iter(repairs).buffer_unordered(PARALLEL);
     while let Some(result) = repairs.next().await {
@@ -52,7 +55,7 @@ pub async fn run(server: Arc<ApiServer>) {
     let mut addresses = server.cache.shelf(address_kind()).subscribe();
     let mut ranges = server.cache.shelf(range_kind()).subscribe();
     let clock = server.config.clock.clone();
-    let mut state = Loop { seen: 0, leaked: BTreeMap::new() };
+    let mut state = Loop { seen: 0, leaked: BTreeMap::new(), voice: Voice::default() };
     let server = {
         // The loop must not keep the server alive.
         let weak = Arc::downgrade(&server);
@@ -85,6 +88,7 @@ struct Loop {
     seen: store::Revision,
     /// Addresses without a Service, and when they are taken away.
     leaked: BTreeMap<String, Timestamp>,
+    voice: Voice,
 }
 
 impl Loop {
@@ -108,7 +112,7 @@ impl Loop {
                             (None, Some(old)) => {
                                 self.leaked.remove(old.name());
                                 if let Some((namespace, name)) = parent_service(&old.value()) {
-                                    repair_service(server, &namespace, &name, Some(event.revision)).await?;
+                                    repair_service(server, &self.voice, &namespace, &name, Some(event.revision)).await?;
                                 }
                             }
                             (None, None) => {}
@@ -139,12 +143,13 @@ impl Loop {
         let Some(entry) = server.cache.get(address_kind(), "", name) else { return Ok(()) };
         let object = entry.value();
         let parent = parent_service(&object);
+        let mut wrong = "has a wrong reference; cleaning up";
         if let Some((namespace, name)) = &parent {
             match server.cache.get(service_kind(), namespace, name) {
                 // Written together.
                 Some(service) if service.revision == entry.revision => return Ok(()),
                 Some(service) if holds(&service.value(), entry.name()) => {
-                    return repair_service(server, namespace, name, None).await;
+                    return repair_service(server, &self.voice, namespace, name, None).await;
                 }
                 Some(_) => {}
                 None if is_managed(&object) => {
@@ -154,6 +159,7 @@ impl Loop {
                         self.leaked.insert(entry.name().to_owned(), due);
                         return Ok(());
                     }
+                    wrong = "appears to have leaked: cleaning up";
                 }
                 None => {}
             }
@@ -161,7 +167,20 @@ impl Loop {
         if !is_managed(&object) || !text(&object, "deletionTimestamp").is_empty() {
             return Ok(());
         }
-        tracing::warn!(address = entry.name(), "an IPAddress of no Service: cleaning up");
+        let (reason, note) = match &parent {
+            Some((namespace, service)) => {
+                let reason = if wrong.starts_with("has") { "IPAddressWrongReference" } else { "IPAddressNotAllocated" };
+                (reason, format!("IPAddress: {name} for Service {namespace}/{service} {wrong}"))
+            }
+            None => {
+                let field = |field: &str| object["spec"]["parentRef"][field].as_str().unwrap_or("").to_owned();
+                let [group, resource, namespace, parent] = ["group", "resource", "namespace", "name"].map(field);
+                let parent = format!("&ParentReference{{Group:{group},Resource:{resource},Namespace:{namespace},Name:{parent},}}");
+                let note = format!("IPAddress {name} appears to have been modified, not referencing a Service {parent}: cleaning up");
+                ("IPAddressNotAllocated", note)
+            }
+        };
+        self.voice.warn(server, About::Address(&entry), reason, &note).await;
         replace(server, entry.revision, removal(server, &entry)).await
     }
 }
@@ -171,7 +190,7 @@ fn holds(service: &Value, name: &str) -> bool {
 }
 
 /// Makes the objects of the Service's addresses that lack or are wrong. `after`: only if the Service is older than that.
-async fn repair_service(server: &Arc<ApiServer>, namespace: &str, name: &str, after: Option<store::Revision>) -> Result<(), RequestError> {
+async fn repair_service(server: &Arc<ApiServer>, voice: &Voice, namespace: &str, name: &str, after: Option<store::Revision>) -> Result<(), RequestError> {
     let Some(entry) = server.cache.get(service_kind(), namespace, name) else { return Ok(()) };
     if after.is_some_and(|revision| entry.revision >= revision) {
         return Ok(());
@@ -179,32 +198,59 @@ async fn repair_service(server: &Arc<ApiServer>, namespace: &str, name: &str, af
     for ip in holdings(&entry.value()).ips {
         let key = ip.to_string();
         let found = server.cache.get(address_kind(), "", &key);
-        let expected = match &found {
-            None if !in_any_range(server, ip) => continue,
-            None => 0,
-            Some(found) if is_right(server, &found.value(), ip, namespace, name) => continue,
-            Some(found) => found.revision,
+        let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+        let (expected, reason, note) = match &found {
+            None if !in_any_range(server, ip) => {
+                let note = format!("Cluster IP [{family}]: {ip} is not within any configured Service CIDR; please recreate service");
+                voice.warn(server, About::Service(&entry), "ClusterIPOutOfRange", &note).await;
+                continue;
+            }
+            None => (0, "ClusterIPNotAllocated", format!("Cluster IP [{family}]: {ip} is not allocated; repairing")),
+            Some(found) => match standing(server, &found.value(), ip, namespace, name) {
+                Standing::Right => continue,
+                Standing::Elsewhere => {
+                    let note = format!("Cluster IP [{family}]:{ip} was assigned to multiple services; please recreate service");
+                    voice.warn(server, About::Service(&entry), "ClusterIPAlreadyAllocated", &note).await;
+                    continue;
+                }
+                Standing::Unlabelled => (found.revision, "", String::new()),
+                Standing::Wrong => {
+                    let note = format!("the ClusterIP [{family}]: {ip} for Service {namespace}/{name} has a wrong reference; repairing");
+                    (found.revision, "ClusterIPNotAllocated", note)
+                }
+            },
         };
+        if !reason.is_empty() {
+            voice.warn(server, About::Service(&entry), reason, &note).await;
+        }
         let kind = address_kind();
         let value = encode(kind, &address(server, ip, namespace, name));
         let write = Write::Put { key: server.cache.shelf(kind).store_key("", &key), value };
-        tracing::warn!(address = key, service = format!("{namespace}/{name}"), "the cluster IP is not allocated; repairing");
         replace(server, expected, write).await?;
     }
     Ok(())
 }
 
-/// What another Service holds as rightfully stays with that one.
-fn is_right(server: &ApiServer, found: &Value, ip: IpAddr, namespace: &str, name: &str) -> bool {
+/// How an address that is there stands to a Service that has it.
+enum Standing {
+    Right,
+    /// Another Service has it as rightfully, and keeps it.
+    Elsewhere,
+    /// The labels lack.
+    Unlabelled,
+    Wrong,
+}
+
+fn standing(server: &ApiServer, found: &Value, ip: IpAddr, namespace: &str, name: &str) -> Standing {
     let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
-    let labelled = is_managed(found) && found["metadata"]["labels"][FAMILY] == family;
-    match parent_service(found) {
-        Some((own_namespace, own_name)) if (own_namespace.as_str(), own_name.as_str()) != (namespace, name) => server
-            .cache
-            .get(service_kind(), &own_namespace, &own_name)
-            .is_some_and(|other| holdings(&other.value()).ips.contains(&ip)),
-        parent => parent.is_some() && labelled,
+    let Some((own_namespace, own_name)) = parent_service(found) else { return Standing::Wrong };
+    if (own_namespace.as_str(), own_name.as_str()) != (namespace, name) {
+        let other = server.cache.get(service_kind(), &own_namespace, &own_name);
+        let holds = other.is_some_and(|other| holdings(&other.value()).ips.contains(&ip));
+        return if holds { Standing::Elsewhere } else { Standing::Wrong };
     }
+    let labelled = is_managed(found) && found["metadata"]["labels"][FAMILY] == family;
+    if labelled { Standing::Right } else { Standing::Unlabelled }
 }
 
 fn in_any_range(server: &ApiServer, ip: IpAddr) -> bool {

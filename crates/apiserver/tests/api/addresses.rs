@@ -122,6 +122,21 @@ async fn what_other_hands_did_is_put_right() {
     let again = server.get(&format!("{ADDRESSES}/10.43.0.7")).await.expect(200);
     assert_eq!(again["metadata"]["labels"], made["metadata"]["labels"]);
     assert_ne!(again["metadata"]["uid"], made["metadata"]["uid"]);
+
+    // Each find is told of.
+    let list = server.get("/apis/events.k8s.io/v1/namespaces/default/events").await.expect(200);
+    let mut told: Vec<String> = list["items"].as_array().into_iter().flatten().map(|event| {
+        let text = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or("").to_owned();
+        assert_eq!(text("/reportingController"), "ipallocator-repair-controller");
+        let about = text("/regarding/kind");
+        format!("{about} {} {} {}: {}", text("/type"), text("/reason"), text("/action"), text("/note"))
+    }).collect();
+    told.sort();
+    assert_eq!(told, [
+        "IPAddress Warning IPAddressNotAllocated IPAddressAllocation: IPAddress: 10.43.0.8 for Service default/nobody appears to have leaked: cleaning up",
+        "IPAddress Warning IPAddressWrongReference IPAddressAllocation: IPAddress: 10.43.0.9 for Service default/web has a wrong reference; cleaning up",
+        "Service Warning ClusterIPNotAllocated ClusterIPAllocation: Cluster IP [IPv4]: 10.43.0.7 is not allocated; repairing",
+    ]);
 }
 
 #[tokio::test(start_paused = true)]

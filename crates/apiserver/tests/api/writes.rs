@@ -331,6 +331,53 @@ async fn server_side_apply() {
     assert_eq!((&manager["manager"], &manager["operation"]), (&json!("kubectl"), &json!("Update")));
 }
 
+/// As kubectl goes over from one kind of apply to the other.
+#[tokio::test]
+async fn server_side_apply_after_client_side_apply() {
+    const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+    let server = TestServer::start().await;
+    let with = |a: &str, b: &str| {
+        let mut map = config_map("x");
+        map["data"] = json!({"a": a, "b": b});
+        map
+    };
+    let mut first = with("1", "1");
+    first["metadata"]["annotations"] = json!({LAST_APPLIED: first.to_string()});
+    server.post(&format!("{MAPS}?fieldManager=kubectl-client-side-apply"), first).await.expect(201);
+
+    // Another applier meets kubectl's fields as anybody's.
+    let path = format!("{MAPS}/x");
+    let conflict = server.patch(&format!("{path}?fieldManager=other"), "apply", with("2", "1")).await;
+    let sentence = "Apply failed with 1 conflict: conflict with \"kubectl-client-side-apply\" using v1: .data.a";
+    assert_eq!((conflict.code, conflict.message()), (409, sentence.into()));
+
+    // kubectl's own may change them, and notes for the other kind of apply what it applied last.
+    let applied = server.patch(&format!("{path}?fieldManager=kubectl"), "apply", with("2", "1")).await.expect(200);
+    assert_eq!(applied["data"], json!({"a": "2", "b": "1"}));
+    let noted = applied["metadata"]["annotations"][LAST_APPLIED].as_str().expect("the annotation");
+    assert_eq!(serde_json::from_str::<Value>(noted).expect("JSON")["data"]["a"], "2");
+    let managers: Vec<(&Value, &Value)> = applied["metadata"]["managedFields"]
+        .as_array()
+        .expect("managers")
+        .iter()
+        .map(|entry| (&entry["manager"], &entry["operation"]))
+        .collect();
+    let (apply, update) = (json!("Apply"), json!("Update"));
+    assert_eq!(managers, [(&json!("kubectl"), &apply), (&json!("kubectl-client-side-apply"), &update)]);
+
+    // What somebody else has changed since is theirs.
+    server.patch(&format!("{path}?fieldManager=hand"), "merge", json!({"data": {"b": "3"}})).await.expect(200);
+    let conflict = server.patch(&format!("{path}?fieldManager=kubectl"), "apply", with("2", "4")).await;
+    assert_eq!(conflict.message(), "Apply failed with 1 conflict: conflict with \"hand\" using v1: .data.b");
+    let forced = server.patch(&format!("{path}?fieldManager=kubectl&force=true"), "apply", with("2", "4")).await.expect(200);
+    assert_eq!(forced["data"], json!({"a": "2", "b": "4"}));
+
+    // Back again: the patch that client-side apply makes of its note and its file.
+    let back = json!({"data": {"a": null}, "metadata": {"annotations": {LAST_APPLIED: "{}"}}});
+    let back = server.patch(&format!("{path}?fieldManager=kubectl-client-side-apply"), "strategic-merge", back).await.expect(200);
+    assert_eq!(back["data"], json!({"b": "4"}));
+}
+
 #[tokio::test(start_paused = true)]
 async fn events_live_for_an_hour() {
     let server = TestServer::start().await;
