@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::Shared;
 use crate::pod_info::PodInfo;
-use crate::queue::News;
+use crate::hints::News;
 use crate::storage::{SELECTED_NODE, VolumePlan, is_bound};
 
 /// How long volumes may take to be bound or made for a pod that has its node.
@@ -46,7 +46,7 @@ impl Actor {
             let state = &mut *self.shared.state.lock();
             let now = Instant::now();
             state.cluster.forget_assumed(&pod.uid);
-            state.queue.tell(News::PodLeft, now);
+            state.queue.tell(&News::PodLeft(&pod), &state.cluster, now);
             if failure.gone {
                 state.queue.remove(&pod.uid);
             } else {
@@ -72,7 +72,7 @@ impl Actor {
             Ok(_) => Ok(()),
             Err(error) => {
                 let gone = error_kind(&error) == ErrorKind::NotFound;
-                Err(Failure { message: format!("binding rejected: {error}"), gone })
+                Err(Failure { message: format!("running Bind plugin \"DefaultBinder\": {error}"), gone })
             }
         }
     }
@@ -122,12 +122,26 @@ impl Actor {
     }
 
     /// Tells why the pod has no node, and makes room for it if that was decided.
-    pub async fn report_unschedulable(self: Arc<Self>, pod: Arc<PodInfo>, message: String, eviction: Option<(String, Vec<Arc<PodInfo>>)>) {
+    /// `displaced`: those who waited for the same node and are less important.
+    pub async fn report_unschedulable(
+        self: Arc<Self>,
+        pod: Arc<PodInfo>,
+        message: String,
+        eviction: Option<(String, Vec<Arc<PodInfo>>)>,
+        displaced: Vec<Arc<PodInfo>>,
+    ) {
         tracing::debug!(pod = %pod.key, message, "no node fits");
         let nominated = eviction.as_ref().map(|(node, _)| node.as_str());
         self.report(&pod, "Unschedulable", &message, nominated).await;
         for victim in eviction.iter().flat_map(|(_, victims)| victims).filter(|victim| !victim.terminating) {
             self.evict(&pod, victim, nominated.unwrap_or_default()).await;
+        }
+        for other in displaced {
+            if let Err(error) = self.patch_status(&other, json!({"nominatedNodeName": null})).await
+                && error_kind(&error) != ErrorKind::NotFound
+            {
+                tracing::warn!(pod = %other.key, %error, "cannot take a nomination back");
+            }
         }
     }
 

@@ -190,6 +190,16 @@ impl Cluster {
         self.nominated.entry(node.to_owned()).or_default().push(info);
     }
 
+    /// Those of lower priority that waited for the node: whoever goes before them takes the room.
+    pub fn unnominate_below(&mut self, node: &str, priority: i32) -> Vec<Arc<PodInfo>> {
+        let Some(waiting) = self.nominated.remove(node) else { return Vec::new() };
+        let (below, kept): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|info| info.priority < priority);
+        if !kept.is_empty() {
+            self.nominated.insert(node.to_owned(), kept);
+        }
+        below
+    }
+
     pub fn unnominate(&mut self, uid: &str) {
         self.nominated.retain(|_, waiting| {
             waiting.retain(|info| info.uid != uid);

@@ -22,21 +22,23 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-const FILTERS: [(&str, Filter); 9] = [
+const FILTERS: [(&str, Filter); 12] = [
     ("NodeUnschedulable", Filter::NodeUnschedulable),
     ("NodeName", Filter::NodeName),
     ("TaintToleration", Filter::TaintToleration),
     ("NodeAffinity", Filter::NodeAffinity),
     ("NodePorts", Filter::NodePorts),
     ("NodeResourcesFit", Filter::NodeResourcesFit),
-    ("VolumeBinding", Filter::Volumes),
+    ("VolumeRestrictions", Filter::VolumeRestrictions),
+    ("NodeVolumeLimits", Filter::NodeVolumeLimits),
+    ("VolumeBinding", Filter::VolumeBinding),
+    ("VolumeZone", Filter::VolumeZone),
     ("PodTopologySpread", Filter::PodTopologySpread),
     ("InterPodAffinity", Filter::InterPodAffinity),
 ];
 const PREEMPTION: &str = "DefaultPreemption";
 /// Part of the original's defaults and always on here, or without meaning.
-const OTHERS: [&str; 7] =
-    ["PrioritySort", "DefaultBinder", "SchedulingGates", "VolumeRestrictions", "NodeVolumeLimits", "VolumeZone", "DynamicResources"];
+const OTHERS: [&str; 4] = ["PrioritySort", "DefaultBinder", "SchedulingGates", "DynamicResources"];
 
 impl SchedulerConfig {
     pub fn from_yaml(text: &str) -> Result<SchedulerConfig, ConfigError> {
@@ -200,7 +202,10 @@ fn arguments(profile: &mut Profile, given: &Value, path: &str) -> Result<(), Str
 }
 
 fn fit(profile: &mut Profile, args: &Value, path: &str) -> Result<(), String> {
-    only(args, path, &["apiVersion", "kind", "scoringStrategy"])?;
+    only(args, path, &["apiVersion", "kind", "scoringStrategy", "ignoredResources", "ignoredResourceGroups"])?;
+    let names = |list: &Value| items(list).filter_map(Value::as_str).map(str::to_owned).collect();
+    profile.ignored_resources = names(&args["ignoredResources"]);
+    profile.ignored_resource_groups = names(&args["ignoredResourceGroups"]);
     let strategy = &args["scoringStrategy"];
     if strategy.is_null() {
         return Ok(());

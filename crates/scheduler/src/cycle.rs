@@ -1,10 +1,13 @@
 //! What is worked out once for a pod before its nodes are looked at one by one.
 
+use std::collections::BTreeMap;
+
 use crate::cluster::Cluster;
 use crate::filters::pod_affinity::{self, AffinityCounts};
 use crate::filters::topology_spread::{self, SpreadCounts};
 use crate::filters::{Filter, Rejection};
 use crate::node_info::NodeInfo;
+use crate::node_selector::named_nodes;
 use crate::pod_info::PodInfo;
 use crate::storage::PodVolumes;
 
@@ -14,6 +17,8 @@ pub struct Cycle<'a> {
     pub spread: Vec<SpreadCounts<'a>>,
     pub affinity: AffinityCounts<'a>,
     pub volumes: std::rc::Rc<PodVolumes>,
+    /// Volumes that a CSI driver would have to attach, with the driver.
+    pub attachable: std::rc::Rc<BTreeMap<String, String>>,
     /// Some other pod uses a claim that only one pod may use.
     pub exclusive_claim_elsewhere: bool,
     /// Pods have been taken away for the sake of argument.
@@ -26,7 +31,10 @@ impl<'a> Cycle<'a> {
         if pod.spec().is_some_and(|spec| spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty())) {
             return Err(("resource claims are not supported by this scheduler".to_owned(), Filter::Unsupported));
         }
-        let volumes = cluster.storage.of_pod(pod).map_err(|reason| (reason, Filter::Volumes))?;
+        if pod.spec().and_then(named_nodes).is_some_and(|names| names.is_empty()) {
+            return Err(("pod affinity terms conflict".to_owned(), Filter::NodeAffinity));
+        }
+        let volumes = cluster.storage.of_pod(pod).map_err(|reason| (reason, Filter::VolumeBinding))?;
         let in_use = |claim: &String| cluster.claim_in_use(&pod.key.namespace, claim, &pod.uid);
         Ok(Cycle {
             pod,
@@ -35,6 +43,7 @@ impl<'a> Cycle<'a> {
             affinity: pod_affinity::count(pod, cluster),
             exclusive_claim_elsewhere: volumes.exclusive.iter().any(in_use),
             volumes: std::rc::Rc::new(volumes),
+            attachable: std::rc::Rc::new(cluster.storage.attachable(&pod.key.namespace, &pod.claims).collect()),
             relieved: false,
         })
     }
@@ -47,6 +56,7 @@ impl<'a> Cycle<'a> {
             spread: self.spread.clone(),
             affinity: self.affinity.clone(),
             volumes: self.volumes.clone(),
+            attachable: self.attachable.clone(),
             exclusive_claim_elsewhere: self.exclusive_claim_elsewhere,
             relieved: self.relieved || !removed.is_empty(),
         };
@@ -61,9 +71,14 @@ impl<'a> Cycle<'a> {
 
     /// All filters, with regard to pods that wait for room on the node and go first.
     pub fn check(&self, node: &NodeInfo) -> Result<(), Rejection> {
+        self.check_relieved(node, node)
+    }
+
+    /// The same for a node from which pods have been taken away for the sake of argument.
+    pub fn check_relieved(&self, node: &NodeInfo, relieved: &NodeInfo) -> Result<(), Rejection> {
         let waiting: Vec<_> = self.cluster.nominated_before(&node.name, self.pod).collect();
         if !waiting.is_empty() {
-            let mut crowded = node.clone();
+            let mut crowded = relieved.clone();
             let added: Vec<&PodInfo> = waiting.iter().map(|pod| &***pod).collect();
             for pod in &waiting {
                 crowded.add((*pod).clone());
@@ -71,6 +86,6 @@ impl<'a> Cycle<'a> {
             crate::filters::check(&self.supposing(node, &added, &[]), &crowded)?;
         }
         // It must fit without them as well: they may never come, and what they would attract with them.
-        crate::filters::check(self, node)
+        crate::filters::check(self, relieved)
     }
 }

@@ -4,8 +4,8 @@
 //! cluster as it is known (`decide`, `preempt`); everything that acts is in `act` and here. A pod that was given a node
 //! counts there from that moment on, so that the next decision need not wait for the API.
 //!
-//! Deliberately absent: a plugin framework (profiles only choose among what is here), extenders, resource claims (DRA), gang scheduling,
-//! CSI volume limits and storage capacity.
+//! Deliberately absent: a plugin framework (profiles only choose among what is here), extenders, resource claims (DRA), gang scheduling
+//! and storage capacity.
 
 mod act;
 pub mod cluster;
@@ -20,6 +20,7 @@ mod node_selector;
 pub mod pod_info;
 mod preempt;
 pub mod profile;
+pub mod hints;
 mod queue;
 pub mod repelling;
 mod resources;
@@ -36,7 +37,7 @@ use client::{EventRecorder, Informers, ObjectKey, Rest};
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass, VolumeAttachment};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -51,7 +52,7 @@ use crate::act::Actor;
 use crate::decide::{Fairness, Outcome};
 use crate::preempt::Preemption;
 use crate::profile::Profile;
-use crate::queue::News;
+use crate::hints::News;
 use crate::state::State;
 
 /// Bindings and other writes that may be under way at once.
@@ -175,12 +176,17 @@ impl Scheduler {
                         (diagnosis.message(&reason), None)
                     }
                 };
+                let mut displaced = Vec::new();
                 if let Some((node, _)) = &eviction {
+                    displaced = cluster.unnominate_below(node, pod.priority);
                     cluster.nominate(pod.clone(), node);
+                }
+                for other in &displaced {
+                    queue.wake(&other.uid, now);
                 }
                 queue.wait(&pod.uid, diagnosis.filters, now);
                 drop(state);
-                tokio::spawn(self.actor.clone().report_unschedulable(pod, message, eviction));
+                tokio::spawn(self.actor.clone().report_unschedulable(pod, message, eviction, displaced));
             }
         }
         true
@@ -200,9 +206,11 @@ impl Scheduler {
         let volumes = informers.of::<PersistentVolume>();
         let classes = informers.of::<StorageClass>();
         let budgets = informers.of::<PodDisruptionBudget>();
+        let csi_nodes = informers.of::<CSINode>();
+        let attachments = informers.of::<VolumeAttachment>();
         tokio::join!(nodes.synced(), pods.synced(), namespaces.synced(), services.synced(), replica_sets.synced());
         tokio::join!(stateful_sets.synced(), replication_controllers.synced(), claims.synced(), volumes.synced());
-        tokio::join!(classes.synced(), budgets.synced());
+        tokio::join!(classes.synced(), budgets.synced(), csi_nodes.synced(), attachments.synced());
 
         let on = |shared: &Arc<Shared>| shared.clone();
         let shared = on(&self.shared);
@@ -214,7 +222,7 @@ impl Scheduler {
                 client::Change::Deleted(_) => state.cluster.namespaces.remove(&name),
                 _ => state.cluster.namespaces.insert(name, namespace.metadata.labels.clone().unwrap_or_default()),
             };
-            state.queue.tell(News::NamespaceChanged, Instant::now());
+            state.queue.tell(&News::NamespaceChanged, &state.cluster, Instant::now());
             shared.wake.notify_one();
         });
         let shared = on(&self.shared);
@@ -248,7 +256,8 @@ impl Scheduler {
         classes.subscribe(move |change| {
             let name = change.object().metadata.name.clone().unwrap_or_default();
             let object = change.object().clone();
-            shared.storage_changed(|storage| match change {
+            let news = News::Class { old: change.old().map(|old| &**old), new: change.object() };
+            shared.storage_changed(change, news, |storage| match change {
                 client::Change::Deleted(_) => drop(storage.classes.remove(&name)),
                 _ => drop(storage.classes.insert(name, object)),
             });
@@ -257,7 +266,8 @@ impl Scheduler {
         volumes.subscribe(move |change| {
             let name = change.object().metadata.name.clone().unwrap_or_default();
             let object = change.object().clone();
-            shared.storage_changed(|storage| match change {
+            let news = News::Volume { old: change.old().map(|old| &**old), new: change.object() };
+            shared.storage_changed(change, news, |storage| match change {
                 client::Change::Deleted(_) => drop(storage.volumes.remove(&name)),
                 _ => drop(storage.volumes.insert(name, object)),
             });
@@ -266,10 +276,31 @@ impl Scheduler {
         claims.subscribe(move |change| {
             let key = ObjectKey::of(&change.object().metadata);
             let object = change.object().clone();
-            shared.storage_changed(|storage| match change {
+            shared.storage_changed(change, News::Claim(change.object()), |storage| match change {
                 client::Change::Deleted(_) => drop(storage.claims.remove(&key)),
                 _ => drop(storage.claims.insert(key, object)),
             });
+        });
+        let shared = on(&self.shared);
+        csi_nodes.subscribe(move |change| {
+            let name = change.object().metadata.name.clone().unwrap_or_default();
+            shared.storage_changed(change, News::AttachmentRoom, |storage| match change {
+                client::Change::Deleted(_) => drop(storage.limits.remove(&name)),
+                _ => storage.set_csi_node(change.object()),
+            });
+        });
+        let shared = on(&self.shared);
+        attachments.subscribe(move |change| {
+            let name = change.object().metadata.name.clone().unwrap_or_default();
+            let state = &mut *shared.state.lock();
+            match change {
+                client::Change::Deleted(_) => {
+                    state.cluster.storage.attachments.remove(&name);
+                    state.queue.tell(&News::AttachmentRoom, &state.cluster, Instant::now());
+                    shared.wake.notify_one();
+                }
+                _ => drop(state.cluster.storage.attachments.insert(name, change.object().clone())),
+            }
         });
         let shared = on(&self.shared);
         budgets.subscribe(move |change| {
@@ -304,10 +335,13 @@ impl Shared {
         };
     }
 
-    fn storage_changed(&self, record: impl FnOnce(&mut storage::Storage)) {
+    /// What goes helps no pod.
+    fn storage_changed<K>(&self, change: &client::Change<K>, news: News<'_>, record: impl FnOnce(&mut storage::Storage)) {
         let state = &mut *self.state.lock();
         record(&mut state.cluster.storage);
-        state.queue.tell(News::StorageChanged, Instant::now());
+        if !matches!(change, client::Change::Deleted(_)) {
+            state.queue.tell(&news, &state.cluster, Instant::now());
+        }
         self.wake.notify_one();
         self.storage_changed.notify_waiters();
     }

@@ -83,11 +83,7 @@ impl NodeInfo {
     }
 
     pub fn has_port_free(&self, wanted: &HostPort) -> bool {
-        let taken = self.pods.values().flat_map(|pod| &pod.host_ports);
-        !taken.into_iter().any(|taken| {
-            taken.port == wanted.port
-                && taken.protocol == wanted.protocol
-                && (taken.ip == wanted.ip || taken.ip.is_empty() || wanted.ip.is_empty())
-        })
+        let mut taken = self.pods.values().flat_map(|pod| &pod.host_ports);
+        !taken.any(|taken| taken.conflicts(wanted))
     }
 }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodAffinityTerm, PodSpec, PodStatus, TopologySpreadConstraint, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 
+use crate::filters::volume_restrictions::Disk;
 use crate::profile::Profile;
 use crate::resources::{Resources, assumed_requests_of, requests_of};
 
@@ -31,8 +32,12 @@ pub struct PodInfo {
     pub started: Timestamp,
     pub generation: Option<i64>,
     pub node_name: Option<String>,
+    /// On its node, by whoever told, and not only assumed there.
+    pub seen: bool,
     /// Names of the claims that it uses, those of ephemeral volumes included.
     pub claims: Vec<String>,
+    /// Disks that it names itself, without a claim.
+    pub disks: Vec<Disk>,
     pub requests: Resources,
     /// milli-CPU and bytes, with an assumed amount where nothing is asked.
     pub assumed_requests: (i64, i64),
@@ -51,6 +56,13 @@ pub struct HostPort {
     pub ip: String,
     pub protocol: String,
     pub port: i32,
+}
+
+impl HostPort {
+    pub fn conflicts(&self, other: &HostPort) -> bool {
+        let same_address = self.ip == other.ip || self.ip.is_empty() || other.ip.is_empty();
+        self.port == other.port && self.protocol == other.protocol && same_address
+    }
 }
 
 /// Pods in some namespaces that match a selector, and the node label that says what counts as one place.
@@ -118,7 +130,9 @@ impl PodInfo {
             started: pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map_or(Timestamp::MAX, |time| time.0),
             generation: pod.metadata.generation,
             node_name: spec.and_then(|spec| spec.node_name.clone()).filter(|name| !name.is_empty()),
+            seen: spec.is_some_and(|spec| spec.node_name.as_ref().is_some_and(|name| !name.is_empty())),
             claims: claims(pod),
+            disks: spec.map(crate::filters::volume_restrictions::disks).unwrap_or_default(),
             requests: requests_of(pod),
             assumed_requests: assumed_requests_of(pod),
             host_ports: spec.map(host_ports).unwrap_or_default(),
@@ -232,6 +246,11 @@ impl Selector {
         let text = if matcher == LabelSelector::nothing() { "!".to_owned() } else { matcher.to_string() };
         Selector { matcher, text }
     }
+
+    /// It has no requirements.
+    pub fn is_everything(&self) -> bool {
+        self.text.is_empty()
+    }
 }
 
 /// The selector narrowed to pods with (`same`) or without (`other`) this pod's values of these labels. The API
@@ -291,7 +310,7 @@ fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
     let ports = containers.flat_map(|container| container.ports.iter().flatten());
     let on_host = ports.filter_map(|port| {
         let number = port.host_port.filter(|number| *number > 0)?;
-        let ip = port.host_ip.clone().filter(|ip| ip != "0.0.0.0" && ip != "::").unwrap_or_default();
+        let ip = port.host_ip.clone().filter(|ip| ip != "0.0.0.0").unwrap_or_default();
         Some(HostPort { ip, protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), port: number })
     });
     on_host.collect()

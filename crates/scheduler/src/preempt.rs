@@ -11,7 +11,6 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use crate::cycle::Cycle;
 use crate::decide::{Diagnosis, histogram};
-use crate::filters;
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 
@@ -98,7 +97,7 @@ fn try_node<'a>(cycle: &Cycle<'_>, node: &'a NodeInfo, budgets: &[Arc<PodDisrupt
             relieved.remove(&victim.uid);
         }
         let removed: Vec<&PodInfo> = victims.iter().map(|victim| &**victim).collect();
-        filters::check(&cycle.supposing(node, &[], &removed), &relieved)
+        cycle.supposing(node, &[], &removed).check_relieved(node, &relieved)
     };
     fits(&lower).map_err(|rejection| rejection.reasons.join(", "))?;
 
@@ -134,7 +133,10 @@ fn split_by_budgets(pods: Vec<Arc<PodInfo>>, budgets: &[Arc<PodDisruptionBudget>
         for (index, selector) in &parsed {
             let budget = &budgets[*index];
             let disrupted = budget.status.as_ref().and_then(|status| status.disrupted_pods.as_ref());
-            if budget.metadata.namespace.as_ref() == Some(&pod.key.namespace)
+            // A budget without requirements is for no pod at all, and a pod without labels is in nobody's.
+            if !pod.labels.is_empty()
+                && *selector != LabelSelector::everything()
+                && budget.metadata.namespace.as_ref() == Some(&pod.key.namespace)
                 && selector.matches(&pod.labels)
                 && disrupted.is_none_or(|disrupted| !disrupted.contains_key(&pod.key.name))
             {

@@ -19,6 +19,9 @@ pub struct Profile {
     pub scores: Vec<(Score, i64)>,
     pub preempts: bool,
     pub strategy: ScoringStrategy,
+    /// Extended resources of which a node need not have enough, by name and by what stands before the `/`.
+    pub ignored_resources: BTreeSet<String>,
+    pub ignored_resource_groups: BTreeSet<String>,
     /// Resources that are to be taken to like parts.
     pub balanced: Vec<String>,
     /// Counts as if every pod had it besides its own.
@@ -85,6 +88,8 @@ impl Profile {
                 kind: StrategyKind::LeastAllocated,
                 resources: vec![("cpu".to_owned(), 1), ("memory".to_owned(), 1)],
             },
+            ignored_resources: BTreeSet::new(),
+            ignored_resource_groups: BTreeSet::new(),
             balanced: vec!["cpu".to_owned(), "memory".to_owned()],
             added_affinity: None,
             default_constraints: None,
@@ -99,6 +104,12 @@ impl Profile {
     pub fn standard() -> Arc<Profile> {
         static STANDARD: LazyLock<Arc<Profile>> = LazyLock::new(|| Arc::new(Profile::named("default-scheduler")));
         STANDARD.clone()
+    }
+
+    /// Whether somebody else sees to it that there is enough of the resource.
+    pub fn ignores(&self, resource: &str) -> bool {
+        let group = resource.split_once('/').map_or("", |(group, _)| group);
+        self.ignored_resources.contains(resource) || self.ignored_resource_groups.contains(group)
     }
 
     pub fn has(&self, filter: Filter) -> bool {

@@ -17,26 +17,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::cluster::Cluster;
 use crate::filters::Filter;
+use crate::hints::{self, News};
 use crate::pod_info::PodInfo;
 
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// However little news there was, a pod is tried again after this.
 const WAIT_MAX: Duration = Duration::from_secs(300);
-
-/// What happened in the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
-    NodeCame,
-    NodeChanged { allocatable: bool, labels: bool, taints: bool, uncordoned: bool },
-    /// A pod left a node or shrank there.
-    PodLeft,
-    /// A pod came to a node, or one there has other labels.
-    PodCame,
-    StorageChanged,
-    NamespaceChanged,
-}
 
 #[derive(Default)]
 pub struct Queue {
@@ -65,33 +54,6 @@ enum Place {
     Waiting { until: (Instant, u64), filters: BTreeSet<Filter> },
     /// Its scheduling gates are closed.
     Gated,
-}
-
-impl News {
-    fn helps(self, filter: Filter) -> bool {
-        match self {
-            News::NodeCame => filter != Filter::Unsupported,
-            News::NodeChanged { allocatable, labels, taints, uncordoned } => match filter {
-                Filter::NodeResourcesFit => allocatable,
-                Filter::NodeAffinity | Filter::InterPodAffinity | Filter::Volumes => labels,
-                Filter::PodTopologySpread => labels || taints,
-                Filter::TaintToleration => taints,
-                Filter::NodeUnschedulable => uncordoned,
-                Filter::NodeName | Filter::NodePorts | Filter::Unsupported => false,
-            },
-            News::PodLeft => matches!(
-                filter,
-                Filter::NodeResourcesFit
-                    | Filter::NodePorts
-                    | Filter::InterPodAffinity
-                    | Filter::PodTopologySpread
-                    | Filter::Volumes
-            ),
-            News::PodCame => matches!(filter, Filter::InterPodAffinity | Filter::PodTopologySpread),
-            News::StorageChanged => filter == Filter::Volumes,
-            News::NamespaceChanged => filter == Filter::InterPodAffinity,
-        }
-    }
 }
 
 impl Queue {
@@ -156,16 +118,23 @@ impl Queue {
         }
     }
 
-    pub fn tell(&mut self, news: News, now: Instant) {
+    pub fn tell(&mut self, news: &News<'_>, cluster: &Cluster, now: Instant) {
         let helped = |entry: &Entry| match &entry.place {
-            Place::Waiting { filters, .. } if filters.is_empty() => news == News::NodeCame,
-            Place::Waiting { filters, .. } => filters.iter().any(|filter| news.helps(*filter)),
+            Place::Waiting { filters, .. } if filters.is_empty() => matches!(news, News::NodeCame(_)),
+            Place::Waiting { filters, .. } => filters.iter().any(|filter| hints::helps(news, *filter, &entry.info, cluster)),
             _ => false,
         };
         let is_helped = |uid: &&String| self.pods.get(*uid).is_some_and(helped);
         let uids: Vec<String> = self.waiting.iter().filter(is_helped).cloned().collect();
         for uid in uids {
             self.make_ready(&uid, now);
+        }
+    }
+
+    /// Somebody took its prospect of a node away: it looks for another.
+    pub fn wake(&mut self, uid: &str, now: Instant) {
+        if self.waiting.contains(uid) {
+            self.make_ready(uid, now);
         }
     }
 
@@ -247,25 +216,19 @@ mod tests {
 
     #[test]
     fn waits_for_news_that_helps() {
-        #[track_caller]
-        fn check(filter: Filter, news: News, helps: bool) {
-            let (mut queue, now) = (Queue::default(), Instant::now());
-            queue.add(info("a", json!({})), now);
-            popped(&mut queue, now);
-            queue.wait("a", BTreeSet::from([filter]), now);
-            queue.tell(news, now);
-            assert_eq!(popped(&mut queue, now), if helps { "a" } else { "" }, "{filter:?} {news:?}");
-        }
-        let changed = News::NodeChanged { allocatable: false, labels: false, taints: true, uncordoned: false };
-        check(Filter::NodeResourcesFit, News::PodLeft, true);
-        check(Filter::NodeResourcesFit, News::PodCame, false);
-        check(Filter::NodeResourcesFit, News::NodeCame, true);
-        check(Filter::NodeResourcesFit, changed, false);
-        check(Filter::TaintToleration, changed, true);
-        check(Filter::TaintToleration, News::PodLeft, false);
-        check(Filter::InterPodAffinity, News::PodCame, true);
-        check(Filter::Volumes, News::StorageChanged, true);
-        check(Filter::Unsupported, News::NodeCame, false);
+        let (mut queue, now, cluster) = (Queue::default(), Instant::now(), Cluster::default());
+        queue.add(info("a", json!({})), now);
+        popped(&mut queue, now);
+        queue.wait("a", BTreeSet::from([Filter::NodeResourcesFit, Filter::TaintToleration]), now);
+        queue.tell(&News::PodCame(&info("other", json!({}))), &cluster, now);
+        assert_eq!(popped(&mut queue, now), "");
+        queue.tell(&News::PodLeft(&info("other", json!({}))), &cluster, now);
+        assert_eq!(popped(&mut queue, now), "a");
+        queue.wait("a", BTreeSet::new(), now); // There were no nodes at all.
+        queue.tell(&News::PodLeft(&info("other", json!({}))), &cluster, now);
+        assert_eq!(popped(&mut queue, now), "");
+        queue.tell(&News::NodeCame(&crate::testing::node(json!({}))), &cluster, now);
+        assert_eq!(popped(&mut queue, now), "a");
     }
 
     #[test]
@@ -290,7 +253,7 @@ mod tests {
         queue.add(info("woken", json!({"priority": 9})), now);
         popped(&mut queue, now);
         queue.wait("woken", BTreeSet::from([Filter::NodeResourcesFit]), now);
-        queue.tell(News::PodLeft, now);
+        queue.tell(&News::PodLeft(&info("other", json!({}))), &Cluster::default(), now);
         queue.add(info("fresh", json!({})), now);
         assert_eq!(popped(&mut queue, now), "fresh woken");
     }

@@ -11,9 +11,10 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
+use crate::hints::{self, News};
 use crate::pod_info::PodInfo;
 use crate::profile::Profile;
-use crate::queue::{News, Queue};
+use crate::queue::Queue;
 
 pub struct State {
     pub cluster: Cluster,
@@ -45,14 +46,20 @@ impl State {
             Some(_) if gone => self.pod_left(&info, now),
             Some(node) => {
                 self.queue.remove(&info.uid);
-                let shrank = match self.cluster.placed(&info.uid) {
-                    Some((before, _)) => before.requests != info.requests || before.terminating != info.terminating,
-                    None => false,
+                let before = self.cluster.placed(&info.uid).map(|(before, _)| before.clone());
+                self.cluster.place(info.clone(), &node, false);
+                let Some(before) = before else {
+                    return self.queue.tell(&News::PodCame(&info), &self.cluster, now);
                 };
-                self.cluster.place(info, &node, false);
-                self.queue.tell(News::PodCame, now);
-                if shrank {
-                    self.queue.tell(News::PodLeft, now);
+                if before.labels != info.labels {
+                    self.queue.tell(&News::PodRelabelled { old: &before, new: &info }, &self.cluster, now);
+                }
+                if !before.seen {
+                    // It was only assumed there; now others may rely on it.
+                    self.queue.tell(&News::PodCame(&info), &self.cluster, now);
+                }
+                if before.requests != info.requests || before.terminating != info.terminating {
+                    self.queue.tell(&News::PodLeft(&info), &self.cluster, now);
                 }
             }
             None if gone || info.terminating => {
@@ -74,8 +81,8 @@ impl State {
     fn pod_left(&mut self, info: &PodInfo, now: Instant) {
         self.queue.remove(&info.uid);
         self.cluster.unnominate(&info.uid);
-        if self.cluster.remove(&info.uid).is_some() {
-            self.queue.tell(News::PodLeft, now);
+        if let Some(gone) = self.cluster.remove(&info.uid) {
+            self.queue.tell(&News::PodLeft(&gone), &self.cluster, now);
         }
     }
 
@@ -90,24 +97,28 @@ impl State {
         match change {
             Change::Added(node) => {
                 self.cluster.set_node(node.clone());
-                self.queue.tell(News::NodeCame, now);
+                let name = node.metadata.name.as_deref().unwrap_or_default();
+                if let Some(node) = self.cluster.node(name) {
+                    self.queue.tell(&News::NodeCame(node), &self.cluster, now);
+                }
             }
             Change::Updated { old, new } => {
-                let allocatable = |node: &Node| node.status.as_ref().and_then(|status| status.allocatable.clone());
-                let images = |node: &Node| node.status.as_ref().and_then(|status| status.images.clone());
-                let taints = |node: &Node| node.spec.as_ref().and_then(|spec| spec.taints.clone());
-                let cordoned = |node: &Node| node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
-                let (more, labels) = (allocatable(old) != allocatable(new), old.metadata.labels != new.metadata.labels);
-                let (retainted, uncordoned) = (taints(old) != taints(new), cordoned(old) && !cordoned(new));
-                let touched = more || labels || retainted || cordoned(old) != cordoned(new) || images(old) != images(new);
-                if !touched {
+                if !hints::is_touched(old, new) {
                     return; // A heartbeat.
                 }
+                let name = new.metadata.name.as_deref().unwrap_or_default();
+                let before = self.cluster.node(name).cloned();
                 self.cluster.set_node(new.clone());
-                let news = News::NodeChanged { allocatable: more, labels, taints: retainted, uncordoned };
-                self.queue.tell(news, now);
+                if let (Some(before), Some(after)) = (&before, self.cluster.node(name)) {
+                    self.queue.tell(&News::NodeChanged { old: before, new: after }, &self.cluster, now);
+                }
             }
-            Change::Deleted(node) => self.cluster.remove_node(node.metadata.name.as_deref().unwrap_or_default()),
+            Change::Deleted(node) => {
+                let name = node.metadata.name.as_deref().unwrap_or_default();
+                let Some(gone) = self.cluster.node(name).cloned() else { return };
+                self.cluster.remove_node(name);
+                self.queue.tell(&News::NodeLeft(&gone), &self.cluster, now);
+            }
         }
     }
 }

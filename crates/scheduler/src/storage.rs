@@ -1,14 +1,15 @@
 //! Claims, volumes and classes, and what a pod's claims allow.
 //!
 //! Invariant: a volume that one pod was promised is not promised to another before the promise is kept or broken.
-//! Deliberately absent: storage capacity reported by CSI drivers and limits on volumes per node.
+//! Deliberately absent: storage capacity reported by CSI drivers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use client::ObjectKey;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, TopologySelectorTerm};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver, StorageClass, VolumeAttachment};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::node_info::NodeInfo;
 use crate::node_selector;
@@ -24,6 +25,10 @@ pub struct Storage {
     pub claims: HashMap<ObjectKey, Arc<PersistentVolumeClaim>>,
     pub volumes: BTreeMap<String, Arc<PersistentVolume>>,
     pub classes: HashMap<String, Arc<StorageClass>>,
+    /// By node: how many volumes of a driver it can have attached.
+    pub limits: HashMap<String, BTreeMap<String, usize>>,
+    /// What is attached to which node, whoever uses it.
+    pub attachments: BTreeMap<String, Arc<VolumeAttachment>>,
     /// Volumes promised to claims by decisions that are being carried out.
     pub promised: HashMap<String, ObjectKey>,
 }
@@ -61,7 +66,7 @@ impl Storage {
             .filter(|volume| volume.ephemeral.is_some())
             .map(|volume| format!("{}-{}", pod.key.name, volume.name))
             .collect();
-        let mut unbound = false;
+        let (mut unbound, mut missing) = (false, None);
         for name in &pod.claims {
             let key = ObjectKey::new(&pod.key.namespace, name);
             let Some(claim) = self.claims.get(&key) else {
@@ -88,14 +93,51 @@ impl Storage {
                 found.exclusive.push(name.clone());
             }
             if is_bound(claim) {
-                found.bound.push(self.volumes.get(volume_name).cloned());
+                let volume = self.volumes.get(volume_name).cloned();
+                if volume.is_none() && !ephemeral.contains(name) {
+                    missing.get_or_insert_with(|| format!("persistentvolume \"{volume_name}\" not found"));
+                }
+                found.bound.push(volume);
             } else if volume_name.is_empty() && self.waits_for_consumer(claim) {
                 found.waiting.push(claim.clone());
             } else {
                 unbound = true;
             }
         }
-        if unbound { Err("pod has unbound immediate PersistentVolumeClaims".to_owned()) } else { Ok(found) }
+        match (unbound, missing) {
+            (true, _) => Err("pod has unbound immediate PersistentVolumeClaims".to_owned()),
+            (false, Some(reason)) => Err(reason),
+            (false, None) => Ok(found),
+        }
+    }
+
+    pub fn set_csi_node(&mut self, node: &CSINode) {
+        let limit = |driver: &CSINodeDriver| {
+            let count = driver.allocatable.as_ref()?.count?;
+            Some((driver.name.clone(), usize::try_from(count).unwrap_or(0)))
+        };
+        let limits = node.spec.drivers.iter().filter_map(limit).collect();
+        self.limits.insert(node.metadata.name.clone().unwrap_or_default(), limits);
+    }
+
+    /// The volumes of CSI drivers behind these claims, with their driver; what is yet to be made has its claim's name.
+    pub fn attachable(&self, namespace: &str, claims: &[String]) -> impl Iterator<Item = (String, String)> {
+        claims.iter().filter_map(move |name| {
+            let claim = self.claims.get(&ObjectKey::new(namespace, name))?;
+            match self.volumes.get(volume_of(claim)) {
+                Some(volume) => csi_volume(volume),
+                None => {
+                    let class = self.classes.get(class_of(claim))?;
+                    Some((format!("{} {namespace}/{name}", class.provisioner), class.provisioner.clone()))
+                }
+            }
+        })
+    }
+
+    /// The same for what is attached to the node.
+    pub fn attached_to(&self, node: &str) -> impl Iterator<Item = (String, String)> {
+        let here = self.attachments.values().filter(move |attachment| attachment.spec.node_name == node);
+        here.filter_map(|attachment| csi_volume(self.volumes.get(attachment.spec.source.persistent_volume_name.as_ref()?)?))
     }
 
     fn waits_for_consumer(&self, claim: &PersistentVolumeClaim) -> bool {
@@ -106,7 +148,10 @@ impl Storage {
     /// What would be done for the waiting claims on this node; `None` if they cannot be served there.
     pub fn plan(&self, volumes: &PodVolumes, node: &NodeInfo) -> Option<VolumePlan> {
         let mut plan = VolumePlan::default();
-        for claim in &volumes.waiting {
+        // The smallest claim chooses first, so that it leaves the large volumes to the large ones.
+        let mut waiting: Vec<_> = volumes.waiting.iter().collect();
+        waiting.sort_by_key(|claim| requested(claim));
+        for claim in waiting {
             let key = ObjectKey::of(&claim.metadata);
             let selected = claim.metadata.annotations.as_ref().and_then(|annotations| annotations.get(SELECTED_NODE));
             let matching = match selected {
@@ -125,8 +170,7 @@ impl Storage {
 
     fn smallest_match(&self, claim: &PersistentVolumeClaim, key: &ObjectKey, node: &NodeInfo, plan: &VolumePlan) -> Option<String> {
         let spec = claim.spec.as_ref()?;
-        let wanted = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-        let wanted = wanted.and_then(|amounts| amounts.get("storage")).map_or(0, whole);
+        let wanted = requested(claim);
         let selector = spec.selector.as_ref().map(api::selector::LabelSelector::from_typed);
         let empty = BTreeMap::new();
         let fits = |(name, volume): &(&String, &Arc<PersistentVolume>)| {
@@ -134,7 +178,7 @@ impl Storage {
             let modes = offered.access_modes.as_deref().unwrap_or_default();
             let capacity = offered.capacity.as_ref().and_then(|amounts| amounts.get("storage")).map_or(0, whole);
             let free = match &offered.claim_ref {
-                None => volume.status.as_ref().is_none_or(|status| status.phase.as_deref().is_none_or(|phase| phase == "Available")),
+                None => volume.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Available")),
                 Some(owner) => {
                     owner.name.as_ref() == Some(&key.name)
                         && owner.namespace.as_ref() == Some(&key.namespace)
@@ -145,7 +189,8 @@ impl Storage {
                 && volume.metadata.deletion_timestamp.is_none()
                 && self.promised.get(*name).is_none_or(|promised| promised == key)
                 && plan.bind.iter().all(|(planned, _)| planned != *name)
-                && offered.storage_class_name.as_deref().unwrap_or_default() == class_of(claim)
+                && class_of_volume(volume) == class_of(claim)
+                && class_of_attributes(&offered.volume_attributes_class_name) == class_of_attributes(&spec.volume_attributes_class_name)
                 && offered.volume_mode.as_deref().unwrap_or("Filesystem") == spec.volume_mode.as_deref().unwrap_or("Filesystem")
                 && spec.access_modes.iter().flatten().all(|mode| modes.contains(mode))
                 && capacity >= wanted
@@ -174,7 +219,7 @@ impl PodVolumes {
             return Some("node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)");
         }
         let out_of_reach = self.bound.iter().flatten().any(|volume| !reaches(volume, node));
-        out_of_reach.then_some("node(s) had volume node affinity conflict")
+        out_of_reach.then_some("node(s) didn't match PersistentVolume's node affinity")
     }
 
     /// Whether a bound volume is labelled with a zone or region that is not the node's.
@@ -218,7 +263,35 @@ fn volume_of(claim: &PersistentVolumeClaim) -> &str {
     claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()).unwrap_or_default()
 }
 
+fn requested(claim: &PersistentVolumeClaim) -> i64 {
+    let amounts = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
+    amounts.and_then(|amounts| amounts.get("storage")).map_or(0, whole)
+}
+
+fn csi_volume(volume: &Arc<PersistentVolume>) -> Option<(String, String)> {
+    let source = volume.spec.as_ref()?.csi.as_ref()?;
+    Some((format!("{}/{}", source.driver, source.volume_handle), source.driver.clone()))
+}
+
+/// No class of attributes and the empty one are the same.
+fn class_of_attributes(name: &Option<String>) -> &str {
+    name.as_deref().unwrap_or_default()
+}
+
+/// As it was written before there was a field for it.
+fn class_annotation(metadata: &ObjectMeta) -> Option<&str> {
+    metadata.annotations.as_ref()?.get("volume.beta.kubernetes.io/storage-class").map(String::as_str)
+}
+
+fn class_of_volume(volume: &PersistentVolume) -> &str {
+    let field = volume.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref());
+    class_annotation(&volume.metadata).or(field).unwrap_or_default()
+}
+
 fn class_of(claim: &PersistentVolumeClaim) -> &str {
+    if let Some(name) = class_annotation(&claim.metadata) {
+        return name;
+    }
     claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default()
 }
 
@@ -229,6 +302,6 @@ fn reaches(volume: &PersistentVolume, node: &NodeInfo) -> bool {
 }
 
 fn topology_matches(topology: &TopologySelectorTerm, node: &NodeInfo) -> bool {
-    let requirements = topology.match_label_expressions.iter().flatten();
-    requirements.into_iter().all(|requirement| node.labels.get(&requirement.key).is_some_and(|value| requirement.values.contains(value)))
+    let requirements = topology.match_label_expressions.as_deref().unwrap_or_default();
+    !requirements.is_empty() && requirements.iter().all(|requirement| node.labels.get(&requirement.key).is_some_and(|value| requirement.values.contains(value)))
 }

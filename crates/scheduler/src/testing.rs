@@ -48,6 +48,31 @@ pub fn place(cluster: &mut Cluster, value: Value, node: &str) {
     cluster.place(Arc::new(pod(value)), node, false);
 }
 
+/// A claim, a volume or a class, by its `kind`.
+pub fn add_storage(cluster: &mut Cluster, value: Value) {
+    let name = value["metadata"]["name"].as_str().unwrap().to_owned();
+    let storage = &mut cluster.storage;
+    match value["kind"].as_str().unwrap() {
+        "PersistentVolumeClaim" => {
+            let namespace = value["metadata"]["namespace"].as_str().unwrap_or("default").to_owned();
+            let claim = serde_json::from_value(value).unwrap();
+            storage.claims.insert(client::ObjectKey::new(namespace, name), Arc::new(claim));
+        }
+        "PersistentVolume" => drop(storage.volumes.insert(name, Arc::new(serde_json::from_value(value).unwrap()))),
+        "StorageClass" => drop(storage.classes.insert(name, Arc::new(serde_json::from_value(value).unwrap()))),
+        kind => panic!("{kind}"),
+    }
+}
+
+pub fn add_csi_node(cluster: &mut Cluster, value: Value) {
+    cluster.storage.set_csi_node(&serde_json::from_value(value).unwrap());
+}
+
+pub fn add_attachment(cluster: &mut Cluster, value: Value) {
+    let name = value["metadata"]["name"].as_str().unwrap().to_owned();
+    cluster.storage.attachments.insert(name, Arc::new(serde_json::from_value(value).unwrap()));
+}
+
 /// Nodes as `name[key=value,...]`, pods as `node:count`, all with the label `key=value`.
 pub fn cluster(nodes: &str, pods: &str, label: &str) -> Cluster {
     let nodes: Vec<Value> = nodes

@@ -11,7 +11,10 @@ pub mod node_unschedulable;
 pub mod pod_affinity;
 pub mod taint_toleration;
 pub mod topology_spread;
-pub mod volumes;
+pub mod volume_binding;
+pub mod volume_limits;
+pub mod volume_restrictions;
+pub mod volume_zone;
 
 use std::borrow::Cow;
 
@@ -27,7 +30,10 @@ pub enum Filter {
     NodeAffinity,
     NodePorts,
     NodeResourcesFit,
-    Volumes,
+    VolumeRestrictions,
+    NodeVolumeLimits,
+    VolumeBinding,
+    VolumeZone,
     PodTopologySpread,
     InterPodAffinity,
     /// Nothing that happens in the cluster helps.
@@ -76,8 +82,17 @@ pub fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Rejection> {
     if runs(Filter::NodeResourcesFit) {
         node_resources::check(pod, node)?;
     }
-    if runs(Filter::Volumes) {
-        volumes::check(cycle, node)?;
+    if runs(Filter::VolumeRestrictions) {
+        volume_restrictions::check(cycle, node)?;
+    }
+    if runs(Filter::NodeVolumeLimits) {
+        volume_limits::check(cycle, node)?;
+    }
+    if runs(Filter::VolumeBinding) {
+        volume_binding::check(cycle, node)?;
+    }
+    if runs(Filter::VolumeZone) {
+        volume_zone::check(cycle, node)?;
     }
     if runs(Filter::PodTopologySpread) {
         topology_spread::check(cycle, node)?;

@@ -24,7 +24,7 @@ pub fn check(pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
     fit(wanted.ephemeral_storage, allocatable.ephemeral_storage, requested.ephemeral_storage, &|| {
         Cow::Borrowed("Insufficient ephemeral-storage")
     });
-    for (name, wanted) in &wanted.extended {
+    for (name, wanted) in wanted.extended.iter().filter(|(name, _)| !pod.profile.ignores(name)) {
         let amount = |of: &std::collections::BTreeMap<String, i64>| of.get(name).copied().unwrap_or(0);
         fit(*wanted, amount(&allocatable.extended), amount(&requested.extended), &|| {
             Cow::Owned(format!("Insufficient {name}"))

@@ -37,7 +37,7 @@ pub fn count<'a>(pod: &'a PodInfo, cluster: &Cluster) -> Vec<SpreadCounts<'a>> {
         let eligible = cluster.nodes().iter().filter(|node| has_all_keys(node, &constraints) && is_domain(pod, constraint, node));
         for node in eligible {
             let Some(place) = node.labels.get(&constraint.topology_key) else { continue };
-            let here = matching.at(&node.name).live;
+            let here = if constraint.selector.is_everything() { 0 } else { matching.at(&node.name).live };
             match places.get_mut(place) {
                 Some(count) => *count += here,
                 None => {
@@ -73,7 +73,9 @@ fn count_by_place(pod: &PodInfo, constraint: &SpreadConstraint, all: &[&SpreadCo
         return None;
     }
     let counted = cluster.places(&pod.key.namespace, &constraint.selector, &constraint.topology_key)?;
-    Some(domains.keys().map(|value| (value.clone(), counted.get(value).map_or(0, |count| count.live))).collect())
+    // A selector without requirements counts nobody, as in the original.
+    let counted = Some(counted).filter(|_| !constraint.selector.is_everything());
+    Some(domains.keys().map(|value| (value.clone(), counted.and_then(|counted| counted.get(value)).map_or(0, |count| count.live))).collect())
 }
 
 fn emptiest(constraint: &SpreadConstraint, places: &HashMap<String, i64>) -> i64 {
@@ -193,8 +195,8 @@ mod tests {
         let mut elsewhere = web(json!([over(HOST, none.clone())]));
         elsewhere["metadata"]["namespace"] = json!("team");
         check_table(elsewhere, "a:2 b:1 y:3", "a b x y");
-        // An empty selector counts all pods, none at all counts nobody.
-        check_table(web(json!([over(HOST, json!({"labelSelector": {}}))])), "a:1 b:1 x:1", "y");
+        // Neither an empty selector nor none at all counts anybody.
+        check_table(web(json!([over(HOST, json!({"labelSelector": {}}))])), "a:1 b:1 x:1", "a b x y");
         check_table(web(json!([over(HOST, json!({"labelSelector": null}))])), "a:1 b:1 x:1", "a b x y");
     }
 

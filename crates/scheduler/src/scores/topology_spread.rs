@@ -50,6 +50,8 @@ pub fn soft_constraints(pod: &PodInfo, cluster: &Cluster) -> Vec<SpreadConstrain
 }
 
 struct Counts<'a> {
+    /// Its selector has no requirements.
+    counts_nobody: bool,
     matching: Counted<'a>,
     /// Matching pods by place; `None` if each node is a place of its own.
     places: Option<HashMap<&'a str, i64>>,
@@ -60,6 +62,7 @@ struct Counts<'a> {
 impl Counts<'_> {
     fn at(&self, node: &NodeInfo, place: &str) -> i64 {
         match &self.places {
+            None if self.counts_nobody => 0,
             None => self.matching.at(&node.name).live,
             Some(places) => places.get(place).copied().unwrap_or(0),
         }
@@ -74,20 +77,21 @@ fn count<'a>(
     ignored: &dyn Fn(&NodeInfo) -> bool,
 ) -> Counts<'a> {
     let matching = cluster.count(&pod.key.namespace, &constraint.selector);
+    let counts_nobody = constraint.selector.is_everything();
     let offered = nodes.iter().filter(|node| !ignored(node));
     if constraint.topology_key == HOSTNAME {
         let weight = ((offered.count() + 2) as f64).ln();
-        return Counts { matching, places: None, weight };
+        return Counts { counts_nobody, matching, places: None, weight };
     }
     let place = |node: &'a NodeInfo| node.labels.get(&constraint.topology_key).map(String::as_str);
     let mut places: HashMap<&str, i64> = offered.filter_map(|node| place(node)).map(|place| (place, 0)).collect();
     let by_place = cluster.places(&pod.key.namespace, &constraint.selector, &constraint.topology_key);
     let all_count = pod.spread.is_empty() && !constraint.honor_taints && !(constraint.honor_affinity && pod.is_particular());
-    if let Some(counted) = by_place.filter(|_| all_count) {
+    if let Some(counted) = by_place.filter(|_| all_count && !counts_nobody) {
         for (place, total) in &mut places {
             *total = counted.get(*place).map_or(0, |count| count.live);
         }
-    } else if !places.is_empty() {
+    } else if !places.is_empty() && !counts_nobody {
         matching.for_each(|name, count| {
             let node = cluster.node(name).filter(|node| !ignored(node) && is_domain(pod, constraint, node));
             if let Some(total) = node.and_then(place).and_then(|place| places.get_mut(place)) {
@@ -96,7 +100,7 @@ fn count<'a>(
         });
     }
     let weight = ((places.len() + 2) as f64).ln();
-    Counts { matching, places: Some(places), weight }
+    Counts { counts_nobody, matching, places: Some(places), weight }
 }
 
 #[cfg(test)]

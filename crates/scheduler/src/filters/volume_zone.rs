@@ -1,0 +1,12 @@
+//! A volume that is labelled with a zone is used there.
+
+use super::{Filter, Rejection};
+use crate::cycle::Cycle;
+use crate::node_info::NodeInfo;
+
+pub fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Rejection> {
+    match cycle.volumes.zone_conflict(node) {
+        true => Err(Rejection::final_one(Filter::VolumeZone, "node(s) had no available volume zone")),
+        false => Ok(()),
+    }
+}
