@@ -247,28 +247,14 @@ impl GarbageCollector {
     }
 
     async fn carry_out(&self, node: &Node, live: &Object, path: &str, verdict: Verdict) -> Result<(), Failure> {
-        if live.metadata.owner_references.is_empty() {
-            return Ok(());
-        }
-        if !verdict.solid.is_empty() {
-            if !verdict.dangling.is_empty() || !verdict.waiting.is_empty() {
-                return self.write_owners(path, live, verdict.solid).await;
-            }
-            return Ok(());
-        }
-        let propagation = if !verdict.waiting.is_empty() && !node.dependents.is_empty() {
-            if self.is_in_foreground_cycle(node) {
-                let unblocked = live.metadata.owner_references.iter().cloned().map(unblock).collect();
-                self.write_owners(path, live, unblocked).await?;
-            }
-            Propagation::Foreground
-        } else if live.has_finalizer(ORPHAN) {
-            Propagation::Orphan
-        } else if live.has_finalizer(FOREGROUND) {
-            Propagation::Foreground
-        } else {
-            Propagation::Background
+        let (owners, propagation) = match decide(live, verdict, !node.dependents.is_empty(), || self.is_in_foreground_cycle(node)) {
+            Act::Nothing => return Ok(()),
+            Act::WriteOwners(owners) => return self.write_owners(path, live, owners).await,
+            Act::Delete { first_write, propagation } => (first_write, propagation),
         };
+        if let Some(owners) = owners {
+            self.write_owners(path, live, owners).await?;
+        }
         let options = DeleteOptions {
             uid: Some(live.metadata.uid.clone()),
             resource_version: Some(live.metadata.resource_version.clone()),
@@ -446,6 +432,38 @@ fn unblock(mut reference: OwnerReference) -> OwnerReference {
     reference
 }
 
+#[derive(Debug, PartialEq)]
+enum Act {
+    Nothing,
+    /// Some owners are gone, or wait: it stays for the others' sake.
+    WriteOwners(Vec<OwnerReference>),
+    Delete { first_write: Option<Vec<OwnerReference>>, propagation: Propagation },
+}
+
+/// Pure. `in_cycle` is asked only when the object is to go before an owner that waits for it.
+fn decide(live: &Object, verdict: Verdict, has_dependents: bool, in_cycle: impl FnOnce() -> bool) -> Act {
+    if live.metadata.owner_references.is_empty() {
+        return Act::Nothing;
+    }
+    if !verdict.solid.is_empty() {
+        let all_stand = verdict.dangling.is_empty() && verdict.waiting.is_empty();
+        return if all_stand { Act::Nothing } else { Act::WriteOwners(verdict.solid) };
+    }
+    if !verdict.waiting.is_empty() && has_dependents {
+        let unblocked = || live.metadata.owner_references.iter().cloned().map(unblock).collect();
+        return Act::Delete { first_write: in_cycle().then(unblocked), propagation: Propagation::Foreground };
+    }
+    // As it was wished when it was deleted before.
+    let propagation = if live.has_finalizer(ORPHAN) {
+        Propagation::Orphan
+    } else if live.has_finalizer(FOREGROUND) {
+        Propagation::Foreground
+    } else {
+        Propagation::Background
+    };
+    Act::Delete { first_write: None, propagation }
+}
+
 enum Owner {
     Present,
     WaitsForDependents,
@@ -457,4 +475,83 @@ struct Verdict {
     solid: Vec<OwnerReference>,
     waiting: Vec<OwnerReference>,
     dangling: Vec<OwnerReference>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Owners are `name:solid`, `name:waiting` (for its dependents) or `name:gone`; `finalizers` are those of the object.
+    #[track_caller]
+    fn check(owners: &str, finalizers: &[&str], has_dependents: bool, in_cycle: bool, expected: &str) {
+        let mut verdict = Verdict::default();
+        let mut references = Vec::new();
+        for word in owners.split_whitespace() {
+            let (name, state) = word.split_once(':').unwrap();
+            let reference = OwnerReference { name: name.into(), block_owner_deletion: Some(true), ..OwnerReference::default() };
+            references.push(reference.clone());
+            match state {
+                "solid" => verdict.solid.push(reference),
+                "waiting" => verdict.waiting.push(reference),
+                _ => verdict.dangling.push(reference),
+            }
+        }
+        let live = json!({"metadata": {"uid": "u", "name": "o", "finalizers": finalizers, "ownerReferences": references}});
+        let live: Object = serde_json::from_value(live).unwrap();
+        let names = |owners: &[OwnerReference]| {
+            let mark = |owner: &OwnerReference| if owner.block_owner_deletion == Some(true) { "!" } else { "" };
+            owners.iter().map(|owner| format!("{}{}", owner.name, mark(owner))).collect::<Vec<_>>().join(",")
+        };
+        let told = match decide(&live, verdict, has_dependents, || in_cycle) {
+            Act::Nothing => "nothing".to_owned(),
+            Act::WriteOwners(owners) => format!("owners={}", names(&owners)),
+            Act::Delete { first_write: None, propagation } => format!("delete {propagation:?}"),
+            Act::Delete { first_write: Some(owners), propagation } => format!("owners={} delete {propagation:?}", names(&owners)),
+        };
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn owners_decide() {
+        //    owners                       finalizers            dependents  cycle
+        check("", &[], true, false, "nothing");
+        check("a:solid", &[], true, false, "nothing");
+        check("a:solid b:solid", &[], false, false, "nothing");
+        check("a:solid b:gone", &[], false, false, "owners=a!"); // One is left to live for.
+        check("a:solid b:waiting", &[], false, false, "owners=a!"); // The other must not wait for it.
+        check("a:gone", &[], true, false, "delete Background");
+        check("a:gone b:gone", &[], true, false, "delete Background");
+        check("a:waiting", &[], false, false, "delete Background");
+        check("a:waiting", &[], true, false, "delete Foreground"); // Its own dependents go first as well.
+        check("a:waiting b:gone", &[], true, false, "delete Foreground");
+        check("a:waiting", &[], true, true, "owners=a delete Foreground"); // They would wait for each other.
+        check("a:gone", &[ORPHAN], true, false, "delete Orphan");
+        check("a:gone", &[FOREGROUND], true, false, "delete Foreground");
+        check("a:waiting", &[ORPHAN], false, false, "delete Orphan");
+        check("a:gone", &["x/y"], true, true, "delete Background");
+    }
+
+    #[test]
+    fn what_is_collected() {
+        #[track_caller]
+        fn check(group: &str, name: &str, verbs: &[&str], expected: bool) {
+            let resource = Resource {
+                group: group.into(),
+                version: "v1".into(),
+                name: name.into(),
+                kind: String::new(),
+                namespaced: true,
+                verbs: verbs.iter().map(|&verb| verb.into()).collect(),
+            };
+            assert_eq!(is_collectable(&resource), expected);
+        }
+        let all = ["delete", "list", "watch", "get"];
+        check("", "pods", &all, true);
+        check("example.com", "widgets", &all, true);
+        check("", "events", &all, false); // Own nothing, and are too many.
+        check("events.k8s.io", "events", &all, false);
+        check("example.com", "events", &all, true);
+        check("", "bindings", &["create"], false);
+        check("metrics.k8s.io", "pods", &["get", "list"], false);
+    }
 }

@@ -307,7 +307,27 @@ mod tests {
 
     #[test]
     fn conditions_say_what_holds_it() {
-        check(Emptied::default(), "NamespaceContentRemaining", "False ContentRemoved: All content successfully removed");
+        let fine = |kind, expected| check(Emptied::default(), kind, expected);
+        fine("NamespaceDeletionDiscoveryFailure", "False ResourcesDiscovered: All resources successfully discovered");
+        fine("NamespaceDeletionGroupVersionParsingFailure", "False ParsedGroupVersions: All legacy kube types successfully parsed");
+        fine("NamespaceDeletionContentFailure", "False ContentDeleted: All content successfully deleted, may be waiting on finalization");
+        fine("NamespaceContentRemaining", "False ContentRemoved: All content successfully removed");
+        fine("NamespaceFinalizersRemaining", "False ContentHasNoFinalizers: All content-preserving finalizers finished");
+        let failing = || Emptied {
+            discovery_failure: Some((2, "unable to retrieve the complete list of server APIs: a/v1: gone, b/v1: gone".into())),
+            deletion_failures: vec!["one".into(), "two".into()],
+            ..Emptied::default()
+        };
+        check(
+            failing(),
+            "NamespaceDeletionDiscoveryFailure",
+            "True DiscoveryFailed: Discovery failed for some groups, 2 failing: unable to retrieve the complete list of server APIs: a/v1: gone, b/v1: gone",
+        );
+        check(
+            failing(),
+            "NamespaceDeletionContentFailure",
+            "True ContentDeletionFailed: Failed to delete all resource types, 2 remaining: one, two",
+        );
         let held = || Emptied {
             remaining: [("pods".to_owned(), 2), ("widgets.example.com".to_owned(), 1)].into(),
             finalizers: [("example.com/hold".to_owned(), 1)].into(),

@@ -125,8 +125,12 @@ pub fn of_claim(claim: &PersistentVolumeClaim) -> Amounts {
     let mut used = of_objects("persistentvolumeclaims", 1);
     let spec = claim.spec.clone().unwrap_or_default();
     let requests = spec.resources.and_then(|resources| resources.requests);
-    let storage = requests.as_ref().and_then(|requests| requests.get("storage")).and_then(|text| Quantity::parse(&text.0).ok());
-    let class = spec.storage_class_name.filter(|class| !class.is_empty());
+    let storage = |amounts: Option<&Texts>| amounts.and_then(|amounts| amounts.get("storage")).and_then(|text| Quantity::parse(&text.0).ok());
+    // What was allocated while it was to grow counts, even if less is asked for again.
+    let allocated = storage(claim.status.as_ref().and_then(|status| status.allocated_resources.as_ref()));
+    let storage = storage(requests.as_ref()).map(|asked| allocated.map_or(asked, |allocated| asked.max(allocated)));
+    let older = claim.metadata.annotations.as_ref().and_then(|all| all.get("volume.beta.kubernetes.io/storage-class")).cloned();
+    let class = older.or(spec.storage_class_name).filter(|class| !class.is_empty());
     if let Some(class) = &class {
         used.insert(format!("{class}.storageclass.storage.k8s.io/persistentvolumeclaims"), Quantity::from_value(1));
     }
@@ -282,16 +286,59 @@ mod tests {
     }
 
     #[test]
-    fn services_and_claims() {
-        let service = |spec: Value| -> String { told(&of_service(&serde_json::from_value(json!({"spec": spec})).unwrap())) };
-        let two = json!([{"port": 1}, {"port": 2}]);
-        assert_eq!(service(json!({"ports": two, "type": "ClusterIP"})), "count/services=1 services=1 services.loadbalancers=0 services.nodeports=0");
-        assert_eq!(service(json!({"ports": two, "type": "LoadBalancer"})), "count/services=1 services=1 services.loadbalancers=1 services.nodeports=2");
-        let claim = json!({"spec": {"storageClassName": "fast", "resources": {"requests": {"storage": "1Gi"}}}});
-        assert_eq!(
-            told(&of_claim(&serde_json::from_value(claim).unwrap())),
-            "count/persistentvolumeclaims=1 fast.storageclass.storage.k8s.io/persistentvolumeclaims=1 fast.storageclass.storage.k8s.io/requests.storage=1Gi persistentvolumeclaims=1 requests.storage=1Gi"
-        );
+    fn pods_that_are_over_use_only_their_place() {
+        #[track_caller]
+        fn check(pod: &str, grace: Option<i64>, deleted_ago: i64, expected: &str) {
+            let mut pod = fixtures::pod(pod);
+            pod.metadata.deletion_grace_period_seconds = grace;
+            if grace.is_some() {
+                pod.metadata.deletion_timestamp = Some(fixtures::ago(deleted_ago));
+            }
+            assert_eq!(told(&of_pod(&pod, fixtures::now())), expected);
+        }
+        check("a", None, 0, "count/pods=1 pods=1");
+        check("a:failed", None, 0, "count/pods=1");
+        check("a:pending", None, 0, "count/pods=1 pods=1");
+        check("a", Some(30), 0, "count/pods=1 pods=1");
+        check("a", Some(30), 30, "count/pods=1 pods=1");
+        check("a", Some(30), 31, "count/pods=1"); // Long past its time.
+    }
+
+    #[test]
+    fn services() {
+        #[track_caller]
+        fn check(kind: &str, ports: Value, alters: Value, balancers: i64, node_ports: i64) {
+            let mut spec = json!({"ports": ports, "type": kind});
+            spec = api::patch::merge_patch(&spec, &alters);
+            let amounts = of_service(&serde_json::from_value(json!({"spec": spec})).unwrap());
+            assert_eq!(told(&amounts), format!("count/services=1 services=1 services.loadbalancers={balancers} services.nodeports={node_ports}"));
+        }
+        let two = || json!([{"port": 1}, {"port": 2}]);
+        check("ClusterIP", two(), json!({}), 0, 0);
+        check("ExternalName", json!([]), json!({}), 0, 0);
+        check("NodePort", two(), json!({}), 0, 2);
+        check("LoadBalancer", two(), json!({}), 1, 2);
+        let none = || json!({"allocateLoadBalancerNodePorts": false});
+        check("LoadBalancer", two(), none(), 1, 0);
+        check("LoadBalancer", json!([{"port": 1, "nodePort": 30000}, {"port": 2}]), none(), 1, 1);
+    }
+
+    #[test]
+    fn claims() {
+        #[track_caller]
+        fn check(claim: Value, expected: &str) {
+            let amounts = of_claim(&serde_json::from_value(claim).unwrap());
+            let rest = told(&amounts).replace("count/persistentvolumeclaims=1 ", "").replace("persistentvolumeclaims=1", "1");
+            assert_eq!(rest, expected);
+        }
+        let asks = |class: &str| json!({"storageClassName": class, "resources": {"requests": {"storage": "1Gi"}}});
+        let fast = "fast.storageclass.storage.k8s.io/1 fast.storageclass.storage.k8s.io/requests.storage=1Gi 1 requests.storage=1Gi";
+        check(json!({"spec": asks("fast")}), fast);
+        check(json!({"spec": asks("")}), "1 requests.storage=1Gi");
+        let older = json!({"annotations": {"volume.beta.kubernetes.io/storage-class": "fast"}});
+        check(json!({"metadata": older, "spec": asks("slow")}), fast);
+        check(json!({"spec": asks(""), "status": {"allocatedResources": {"storage": "5Gi"}}}), "1 requests.storage=5Gi");
+        check(json!({"spec": asks(""), "status": {"allocatedResources": {"storage": "1Mi"}}}), "1 requests.storage=1Gi");
     }
 
     #[track_caller]
@@ -303,17 +350,47 @@ mod tests {
     #[test]
     fn scopes() {
         let best_effort = || json!({"containers": [{"name": "c"}]});
+        let asking = || json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]});
+        let deadline = || json!({"containers": [], "activeDeadlineSeconds": 5});
         check_scope(json!({}), best_effort(), true);
         check_scope(json!({"scopes": ["BestEffort"]}), best_effort(), true);
+        check_scope(json!({"scopes": ["BestEffort"]}), asking(), false);
         check_scope(json!({"scopes": ["NotBestEffort"]}), best_effort(), false);
+        check_scope(json!({"scopes": ["NotBestEffort"]}), asking(), true);
         check_scope(json!({"scopes": ["BestEffort", "Terminating"]}), best_effort(), false);
-        check_scope(json!({"scopes": ["Terminating"]}), json!({"containers": [], "activeDeadlineSeconds": 5}), true);
+        check_scope(json!({"scopes": ["Terminating"]}), deadline(), true);
+        check_scope(json!({"scopes": ["NotTerminating"]}), deadline(), false);
+        check_scope(json!({"scopes": ["NotTerminating"]}), best_effort(), true);
         let by_class = |operator: &str| json!({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": operator, "values": ["high"]}]}});
         let high = || json!({"containers": [], "priorityClassName": "high"});
-        check_scope(by_class("In"), high(), true);
-        check_scope(by_class("NotIn"), high(), false);
-        check_scope(by_class("In"), best_effort(), false);
-        let near = json!({"containers": [], "affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "k", "namespaces": ["x"]}]}}});
-        check_scope(json!({"scopes": ["CrossNamespacePodAffinity"]}), near, true);
+        for (operator, of_high, of_none) in
+            [("In", true, false), ("NotIn", false, true), ("Exists", true, false), ("DoesNotExist", false, true)]
+        {
+            check_scope(by_class(operator), high(), of_high);
+            check_scope(by_class(operator), best_effort(), of_none);
+        }
+        check_scope(json!({"scopes": ["PriorityClass"]}), high(), true);
+        check_scope(json!({"scopes": ["PriorityClass"]}), best_effort(), false);
+        let near = |term: Value| json!({"containers": [], "affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}});
+        let apart = |term: Value| {
+            let weighted = json!([{"weight": 1, "podAffinityTerm": term}]);
+            json!({"containers": [], "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": weighted}}})
+        };
+        let crossing = || json!({"scopes": ["CrossNamespacePodAffinity"]});
+        check_scope(crossing(), near(json!({"topologyKey": "k", "namespaces": ["x"]})), true);
+        check_scope(crossing(), near(json!({"topologyKey": "k"})), false);
+        check_scope(crossing(), apart(json!({"topologyKey": "k", "namespaceSelector": {}})), true);
+        check_scope(crossing(), best_effort(), false);
+    }
+
+    #[test]
+    fn claims_have_one_scope() {
+        let covers = |scopes: Value, class: Value| {
+            let claim = json!({"spec": {"volumeAttributesClassName": class}});
+            Scopes::of(&serde_json::from_value(scopes).unwrap()).cover_claim(&serde_json::from_value(claim).unwrap())
+        };
+        let by_class = json!({"scopeSelector": {"matchExpressions": [{"scopeName": "VolumeAttributesClass", "operator": "In", "values": ["gold"]}]}});
+        assert!(covers(by_class.clone(), json!("gold")) && !covers(by_class, json!("silver")));
+        assert!(covers(json!({}), json!(null)) && !covers(json!({"scopes": ["Terminating"]}), json!("gold")));
     }
 }
