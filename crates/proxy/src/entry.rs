@@ -64,6 +64,20 @@ pub(crate) struct Pick {
     pub affinity_seconds: Option<u32>,
 }
 
+impl Pick {
+    pub fn affinity(&self) -> Option<Affinity> {
+        self.affinity_seconds.map(|seconds| Affinity { ipv6: self.ipv6, node_port: self.node_port, seconds })
+    }
+}
+
+/// How long clients are remembered. One chain of rules for each that is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Affinity {
+    pub ipv6: bool,
+    pub node_port: bool,
+    pub seconds: u32,
+}
+
 /// Where the second list of slots of a frontend begins.
 pub(crate) const INTERNAL_SLOTS: u32 = 1 << 16;
 
@@ -149,6 +163,13 @@ impl fmt::Display for Pick {
             Some(seconds) => write!(f, "-affinity-{seconds}s"),
             None => Ok(()),
         }
+    }
+}
+
+/// Also the name of its chain.
+impl fmt::Display for Affinity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "affinity{}-{}s", if self.node_port { "-node-port" } else { "" }, self.seconds)
     }
 }
 

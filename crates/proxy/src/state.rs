@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use client::ObjectKey;
 
-use crate::entry::{Entries, EntryKey, EntryValue, Frontend, INTERNAL_SLOTS, Pick, UDP};
+use crate::entry::{Affinity, Entries, EntryKey, EntryValue, Frontend, INTERNAL_SLOTS, Pick, UDP};
 use crate::flows::UdpFrontends;
 
 /// Ways to pick that nobody uses any more stay for a while: a rollout takes a Service through the same numbers of
@@ -76,12 +76,15 @@ pub(crate) struct Change {
     pub after: Option<EntryValue>,
 }
 
-/// What a transaction has to do. Picks are made before entries refer to them, and removed after.
+/// What a transaction has to do. Affinities are made before picks refer to them and picks before entries do, and they are
+/// removed after.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Plan {
+    pub new_affinities: BTreeSet<Affinity>,
     pub new_picks: Vec<(u32, Pick)>,
     pub changes: BTreeMap<EntryKey, Change>,
     pub old_picks: Vec<(u32, Pick)>,
+    pub old_affinities: BTreeSet<Affinity>,
     /// UDP frontends whose flows have to be looked through.
     pub udp: BTreeSet<Frontend>,
 }
@@ -192,6 +195,7 @@ impl State {
         let removed = plan.old_picks.iter().map(|(number, _)| *number);
         let in_use: BTreeSet<u32> = self.picks.values().map(|known| known.number).chain(removed).collect();
         let number = (0..).find(|number| !in_use.contains(number)).expect("fewer picks than numbers");
+        plan.new_affinities.extend(pick.affinity().filter(|affinity| !self.has(affinity)));
         self.picks.insert(pick, PickInUse { number, frontends: 1 });
         plan.new_picks.push((number, pick));
     }
@@ -210,10 +214,15 @@ impl State {
         if idle.len() <= IDLE_PICKS_MAX {
             return;
         }
-        for pick in idle {
-            let known = self.picks.remove(&pick).expect("listed just now");
-            plan.old_picks.push((known.number, pick));
+        for pick in &idle {
+            let known = self.picks.remove(pick).expect("listed just now");
+            plan.old_picks.push((known.number, *pick));
         }
+        plan.old_affinities.extend(idle.iter().filter_map(Pick::affinity).filter(|affinity| !self.has(affinity)));
+    }
+
+    fn has(&self, affinity: &Affinity) -> bool {
+        self.picks.keys().any(|pick| pick.affinity().as_ref() == Some(affinity))
     }
 
     /// The number by which maps name a pick.
@@ -250,6 +259,9 @@ fn note_udp(key: &EntryKey, before: Option<EntryValue>, plan: &mut Plan) {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for affinity in &self.new_affinities {
+            writeln!(f, "+ chain {affinity}")?;
+        }
         for (_, pick) in &self.new_picks {
             writeln!(f, "+ chain {pick}")?;
         }
@@ -263,6 +275,9 @@ impl fmt::Display for Plan {
         }
         for (_, pick) in &self.old_picks {
             writeln!(f, "- chain {pick}")?;
+        }
+        for affinity in &self.old_affinities {
+            writeln!(f, "- chain {affinity}")?;
         }
         Ok(())
     }

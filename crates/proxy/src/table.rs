@@ -6,15 +6,17 @@
 //!   (an address of this node) port @node-ports  -> number of a pick
 //!   number                         @picks       -> chain, for example cluster-2:
 //!     mark for masquerading, if answers would not come back otherwise
-//!     address, protocol, port, random number below 2  @endpoints -> address and port of the endpoint
+//!     slot: a random number below 2; with affinity, the one that the client had before
+//!   to-endpoint: address, protocol, port, slot     @endpoints -> address and port of the endpoint
 //! ```
 //!
 //! Services that have as many endpoints and the same policy share a chain, so the number of rules does not grow with
-//! the number of Services. The number goes from one rule to the next in the packet's priority, which the kernel sets
-//! anew before it would matter. A map straight to verdicts would spare that step, but each change of such a map makes
-//! the kernel check every element of it.
+//! the number of Services. Numbers go from one rule to the next in the packet's priority, which the kernel sets anew
+//! before it would matter. A map straight to verdicts would spare that step, but each change of such a map makes the
+//! kernel check every element of it; and so does the first rule of a chain that looks into a map. That is why chains that
+//! come and go look into none: only those that stay do.
 //!
-//! Affinity remembers (client, frontend) -> slot in a map that the kernel fills.
+//! Affinity remembers (client, frontend) -> slot in a map that the kernel fills, by a chain for each length of memory.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -30,7 +32,7 @@ use net::nft::{
     Register, Reject, Set, Table, Transaction, Verdict, priority,
 };
 
-use crate::entry::{EntryKey, EntryValue, Frontend, INTERNAL_SLOTS, Pick, Refusal, Source, TCP};
+use crate::entry::{Affinity, EntryKey, EntryValue, Frontend, INTERNAL_SLOTS, Pick, Refusal, Source, TCP};
 use crate::state::Plan;
 
 /// Bit of the packet mark that asks for masquerading; the one kube-proxy uses.
@@ -86,6 +88,12 @@ impl ServiceTable {
     /// The part of the plan that is of this family.
     pub fn change(&self, transaction: &mut Transaction, plan: &Plan, number_of: impl Fn(&Pick) -> u32) {
         let is_ours = |ipv6: bool| ipv6 == self.is_ipv6();
+        for affinity in plan.new_affinities.iter().filter(|affinity| is_ours(affinity.ipv6)) {
+            transaction.add_chain(&self.table, &Chain::regular(affinity.to_string()));
+            for rule in self.affinity_rules(affinity) {
+                transaction.add_rule(&self.table, &affinity.to_string(), &rule);
+            }
+        }
         for (number, pick) in plan.new_picks.iter().filter(|(_, pick)| is_ours(pick.ipv6)) {
             self.add_pick(transaction, *number, pick);
         }
@@ -110,6 +118,9 @@ impl ServiceTable {
         }
         for (number, pick) in plan.old_picks.iter().filter(|(_, pick)| is_ours(pick.ipv6)) {
             self.remove_pick(transaction, *number, pick);
+        }
+        for affinity in plan.old_affinities.iter().filter(|affinity| is_ours(affinity.ipv6)) {
+            transaction.delete_chain(&self.table, &affinity.to_string());
         }
     }
 
@@ -193,6 +204,8 @@ impl ServiceTable {
         let refuse = || vec![rule([new(), jump("refused")])];
         let services = || vec![jump("services")];
         vec![
+            (Chain::regular(to_endpoint(false)), vec![self.translation_rule(false)]),
+            (Chain::regular(to_endpoint(true)), vec![self.translation_rule(true)]),
             (Chain::regular("services"), self.service_rules()),
             (Chain::regular("reject"), reject_rules()),
             (Chain::regular("refused"), self.refusal_rules()),
@@ -352,7 +365,7 @@ impl ServiceTable {
     fn pick_chains(&self, pick: &Pick) -> Vec<(String, Vec<Rule>)> {
         let name = pick.to_string();
         let mark = || set_mark(MASQUERADE_MARK);
-        let to_endpoints = self.translation_rules(pick, pick.slots, 0);
+        let to_endpoints = slot_rules(pick, pick.slots, 0);
         match pick.source {
             Source::Pods => {
                 let outside = rule([source_not_in(self.cluster_cidr), mark()]);
@@ -371,58 +384,49 @@ impl ServiceTable {
                     rules.push(vec![Expression::Verdict(Verdict::Drop)]);
                 }
                 rules.extend(to_endpoints);
-                let wide = self.translation_rules(pick, pick.internal_slots, INTERNAL_SLOTS);
+                let wide = slot_rules(pick, pick.internal_slots, INTERNAL_SLOTS);
                 vec![(inside, wide), (name, rules)]
             }
         }
     }
 
-    /// To a random slot; with affinity, to the one that the client had before.
-    fn translation_rules(&self, pick: &Pick, slots: u32, first: u32) -> Vec<Rule> {
-        if slots == 0 {
-            return Vec::new();
-        }
-        let family = self.table.family;
+    /// To the endpoint in the slot that the packet's priority says; on, if there is none.
+    fn translation_rule(&self, node_port: bool) -> Rule {
         let start = Register(0);
-        let words = self.address().words();
-        let random = |to| Expression::RandomNumber { modulus: slots, offset: first, to };
-        let endpoints = if pick.node_port { NODE_PORT_ENDPOINTS } else { ENDPOINTS };
-        let (frontend, slot) = self.load_frontend(pick.node_port, start);
-        let translate = |slot: Expression| {
-            let translation = Expression::Nat {
-                kind: NatKind::Destination,
-                ipv6: self.is_ipv6(),
-                address: start,
-                port: Some(start.after(words)),
-            };
-            rule([frontend.clone(), vec![slot, map(endpoints, start, start), translation]])
+        let (frontend, slot) = self.load_frontend(node_port, start);
+        let endpoints = if node_port { NODE_PORT_ENDPOINTS } else { ENDPOINTS };
+        let translation = Expression::Nat {
+            kind: NatKind::Destination,
+            ipv6: self.is_ipv6(),
+            address: start,
+            port: Some(start.after(self.address().words())),
         };
-        let at_random = translate(random(slot));
-        let Some(seconds) = pick.affinity_seconds else { return vec![at_random] };
+        rule([frontend, vec![Expression::Meta { key: Meta::Priority, to: slot }, map(endpoints, start, start), translation]])
+    }
 
-        let affinity = if pick.node_port { NODE_PORT_AFFINITY } else { AFFINITY };
-        let (mut client, remembered) = self.load_frontend(pick.node_port, start.after(words));
-        client.insert(0, load_source(family, start));
+    /// To the endpoint that the client had before. The slot that the packet brings is for a client that is not known yet;
+    /// where it is known, this begins its time anew. Who comes back from here had a slot that is no more, and is
+    /// forgotten: then it is a new one.
+    fn affinity_rules(&self, affinity: &Affinity) -> Vec<Rule> {
+        let start = Register(0);
+        let set = if affinity.node_port { NODE_PORT_AFFINITY } else { AFFINITY };
+        let (mut client, remembered) = self.load_frontend(affinity.node_port, start.after(self.address().words()));
+        client.insert(0, load_source(self.table.family, start));
         let change = |operation, timeout_milliseconds| {
-            let set = affinity.into();
+            let set = set.into();
             vec![
-                random(remembered),
+                Expression::Meta { key: Meta::Priority, to: remembered },
                 Expression::Dynamic { operation, set, key: start, value: Some(remembered), timeout_milliseconds },
             ]
         };
-        let remember = u64::from(seconds) * 1000;
-        let recall = vec![map(affinity, start, start), Expression::SetMeta { key: Meta::Priority, from: start }];
-        let attempt = [
-            // Only a client that is not known yet gets the random slot; otherwise this begins its time anew.
+        let remember = u64::from(affinity.seconds) * 1000;
+        let recall = vec![map(set, start, start), Expression::SetMeta { key: Meta::Priority, from: start }];
+        vec![
             rule([client.clone(), change(DynamicOperation::Update, Some(remember))]),
             rule([client.clone(), recall]),
-            translate(Expression::Meta { key: Meta::Priority, to: slot }),
-        ];
-        // A slot that is no more is forgotten, and then the client is a new one.
-        let forget = rule([client, change(DynamicOperation::Delete, None)]);
-        let again = attempt.clone();
-        // The last one is for clients that the map has no room for.
-        attempt.into_iter().chain([forget]).chain(again).chain([at_random]).collect()
+            vec![Expression::Verdict(Verdict::Jump(to_endpoint(affinity.node_port).into()))],
+            rule([client, change(DynamicOperation::Delete, None)]),
+        ]
     }
 
     /// Loads what a frontend is known by; also the register after it.
@@ -437,6 +441,26 @@ impl ServiceTable {
         expressions.push(load_destination_port(next.after(1)));
         (expressions, next.after(2))
     }
+}
+
+fn to_endpoint(node_port: bool) -> &'static str {
+    if node_port { "to-endpoint-of-node-port" } else { "to-endpoint" }
+}
+
+/// To a random slot; with affinity, to the one that the client had before. They look into no map themselves.
+fn slot_rules(pick: &Pick, slots: u32, first: u32) -> Vec<Rule> {
+    if slots == 0 {
+        return Vec::new();
+    }
+    let at_random = || {
+        let random = Expression::RandomNumber { modulus: slots, offset: first, to: Register(0) };
+        vec![random, Expression::SetMeta { key: Meta::Priority, from: Register(0) }]
+    };
+    let go = vec![Expression::Verdict(Verdict::Goto(to_endpoint(pick.node_port).into()))];
+    let Some(affinity) = pick.affinity() else { return vec![rule([at_random(), go])] };
+    let attempt = || vec![Expression::Verdict(Verdict::Jump(affinity.to_string()))];
+    // Whose slot is no more is a new client the second time; the last one is for those that there is no room to remember.
+    vec![rule([at_random(), attempt()]), rule([at_random(), attempt()]), rule([at_random(), go])]
 }
 
 /// Before routing: after it, a redirect could use up what the kernel allows a host of ICMP messages. And a reset

@@ -141,3 +141,31 @@ fn idle_picks_are_removed_when_they_are_many() {
     assert_eq!(removed, IDLE_PICKS_MAX + 1);
     assert!(state.picks.len() <= IDLE_PICKS_MAX + 1);
 }
+
+#[test]
+fn clients_are_remembered_by_a_chain_for_each_length_of_memory() {
+    let with_affinity = |endpoints: u8, seconds: u32| -> Entries {
+        let mut entries = entries(TCP, 0..endpoints);
+        for value in entries.values_mut() {
+            if let EntryValue::Pick(pick) = value {
+                pick.affinity_seconds = Some(seconds);
+            }
+        }
+        entries
+    };
+    let mut state = State::default();
+    let mut affinities = |endpoints: u8, seconds: u32| {
+        let mut plan = Plan::default();
+        state.update(&service("web"), with_affinity(endpoints, seconds), &mut plan);
+        state.remove_idle_picks(&mut plan);
+        let names = |affinities: &BTreeSet<Affinity>| affinities.iter().map(Affinity::to_string).collect::<Vec<_>>().join(" ");
+        (names(&plan.new_affinities), names(&plan.old_affinities))
+    };
+    assert_eq!(affinities(1, 10800), ("affinity-10800s".into(), String::new()));
+    for endpoints in 2..=IDLE_PICKS_MAX as u8 {
+        assert_eq!(affinities(endpoints, 10800), Default::default(), "shared by {endpoints} picks");
+    }
+    assert_eq!(affinities(1, 60), ("affinity-60s".into(), String::new()), "the idle ones stay for a while");
+    assert_eq!(affinities(2, 60), (String::new(), "affinity-10800s".into()), "and go together");
+    assert_eq!(affinities(2, 10800), ("affinity-10800s".into(), String::new()));
+}
