@@ -36,6 +36,8 @@ const NOT_SET: &[(&str, &str)] = &[
     ("EphemeralContainer.restartPolicy", EPHEMERAL),
     ("EphemeralContainer.restartPolicyRules", EPHEMERAL),
     ("EphemeralContainer.startupProbe", EPHEMERAL),
+    ("ExemptPriorityLevelConfiguration.lendablePercent", EXEMPT),
+    ("ExemptPriorityLevelConfiguration.nominalConcurrencyShares", EXEMPT),
     ("JSONSchemaProps.$ref", STRUCTURAL),
     ("JSONSchemaProps.$schema", STRUCTURAL),
     ("JSONSchemaProps.additionalItems", STRUCTURAL),
@@ -53,6 +55,7 @@ const NOT_SET: &[(&str, &str)] = &[
     ("ObjectMeta.deletionTimestamp", "set by a deletion"),
     ("ObjectMeta.selfLink", "no longer served"),
     ("PodSpec.workloadRef", ALPHA),
+    ("PriorityLevelConfigurationSpec.exempt", EXEMPT),
     ("Secret.stringData", "only written"),
     ("TypedObjectReference.namespace", ALPHA),
     ("WorkloadReference.name", ALPHA),
@@ -63,6 +66,7 @@ const ALPHA: &str = "an alpha feature, off by default";
 const REQUESTER: &str = "the server notes who asks";
 const DYNAMIC_CONFIG: &str = "dynamic configuration of kubelets is gone";
 const EPHEMERAL: &str = "ephemeral containers may not have it";
+const EXEMPT: &str = "only the level named exempt has it, which is always there";
 const STRUCTURAL: &str = "structural schemas may not have it";
 
 fn definition(kind: &Kind) -> &'static Definition {
