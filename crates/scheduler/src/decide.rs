@@ -236,6 +236,45 @@ mod tests {
     }
 
     #[test]
+    fn says_each_reason_word_for_word() {
+        let on = |more: Value| {
+            let mut node = node("n1", "1");
+            for (key, value) in more.as_object().unwrap() {
+                match node[key].as_object_mut() {
+                    Some(part) => part.extend(value.as_object().unwrap().clone()),
+                    None => node[key] = value.clone(),
+                }
+            }
+            [node]
+        };
+        let says = |more: Value, spec: Value, expected: &str| check(&on(more), spec, &format!("0/1 nodes are available: {expected}."));
+        says(json!({"spec": {"unschedulable": true}}), json!({}), "1 node(s) were unschedulable");
+        says(json!({"spec": {"taints": [{"key": "k", "value": "v", "effect": "NoExecute"}]}}), json!({}), "1 node(s) had untolerated taint(s)");
+        says(json!({}), json!({"nodeName": "n2"}), "1 node(s) didn't match the requested node name");
+        says(json!({}), json!({"nodeSelector": {"disk": "ssd"}}), "1 node(s) didn't match Pod's node affinity/selector");
+        says(json!({"status": {"allocatable": {"pods": "0"}}}), json!({}), "1 Too many pods");
+        let containers = |requests: Value| json!({"containers": [{"name": "c", "resources": {"requests": requests}}]});
+        says(json!({}), containers(json!({"cpu": "2", "memory": "2Gi"})), "1 Insufficient cpu, 1 Insufficient memory");
+        says(json!({}), containers(json!({"ephemeral-storage": "1", "example.com/gpu": "1"})), "1 Insufficient ephemeral-storage, 1 Insufficient example.com/gpu");
+        let spread = |key: &str| json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule", "minDomains": 2, "labelSelector": {}}]});
+        says(json!({}), spread("rack"), "1 node(s) didn't match pod topology spread constraints (missing required label)");
+        let near = |kind: &str, key: &str| json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": key, "labelSelector": {"matchLabels": {"app": "db"}}}]}}});
+        says(json!({}), near("podAffinity", "kubernetes.io/hostname"), "1 node(s) didn't match pod affinity rules");
+        says(json!({}), json!({"resourceClaims": [{"name": "gpu"}]}), "resource claims are not supported by this scheduler");
+        let fields = |values: &[&[&str]]| {
+            let fields: Vec<Value> = values.iter().map(|values| json!({"key": "metadata.name", "operator": "In", "values": values})).collect();
+            json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": fields}]}}}})
+        };
+        says(json!({}), fields(&[&["n2"]]), "1 node(s) didn't satisfy plugin(s) [NodeAffinity]");
+        says(json!({}), fields(&[&["n1"], &["n2"]]), "pod affinity terms conflict");
+        // Reasons in the order of their text, numbers first, as many as there are.
+        let mut full = node("n2", "1");
+        full["status"]["allocatable"]["pods"] = json!("0");
+        let three = [node("n1", "1"), full, on(json!({"metadata": {"name": "n3"}, "spec": {"unschedulable": true}}))[0].clone()];
+        check(&three, containers(json!({"cpu": "2"})), "0/3 nodes are available: 1 Too many pods, 1 node(s) were unschedulable, 2 Insufficient cpu.");
+    }
+
+    #[test]
     fn looks_at_a_part_of_a_large_cluster() {
         assert_eq!([1, 99, 100, 250, 1000, 5000, 20000].map(|nodes| sample_size(nodes, 0)), [1, 99, 100, 120, 420, 500, 1000]);
         assert_eq!([(99, 10), (5000, 10), (5000, 1), (5000, 100)].map(|(nodes, part)| sample_size(nodes, part)), [99, 500, 100, 5000]);

@@ -233,4 +233,104 @@ mod tests {
         .unwrap();
         check_with("a:0:1@n1 b:5:1@n2", asking("x", 10, "1"), &[Arc::new(budget)], "n2: b");
     }
+
+    fn budget(selector: Value, allowed: i32, disrupted: Value) -> Arc<PodDisruptionBudget> {
+        let budget = json!({
+            "metadata": {"name": "keep", "namespace": "default"},
+            "spec": {"selector": selector},
+            "status": {"disruptionsAllowed": allowed, "disruptedPods": disrupted, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}
+        });
+        Arc::new(serde_json::from_value(budget).unwrap())
+    }
+
+    #[test]
+    fn budgets_by_selector_and_by_what_is_left_of_them() {
+        let of = |names: &[&str]| json!({"matchExpressions": [{"key": "name", "operator": "In", "values": names}]});
+        let with = |pods: &str, budgets: &[Arc<PodDisruptionBudget>], expected: &str| check_with(pods, asking("x", 10, "1"), budgets, expected);
+        let none = || json!({});
+        with("a:0:1@n1 b:5:1@n2", &[budget(of(&["a"]), 1, none())], "n1: a"); // It may lose one.
+        with("a:0:500m@n1 c:0:500m@n1 b:5:1@n2", &[budget(of(&["a", "c"]), 1, none())], "n2: b"); // But not two.
+        with("a:0:1@n1 b:5:1@n2", &[budget(json!({}), 0, none())], "n1: a"); // A selector without requirements is for no pod.
+        with("a:0:1@n1 b:5:1@n2", &[budget(Value::Null, 0, none())], "n1: a");
+        with("a:0:1@n1 b:5:1@n2", &[budget(of(&["a"]), 0, json!({"a": "2026-01-01T00:00:00Z"}))], "n1: a"); // Counted already.
+        with("a:0:1@n1 b:5:1@n2", &[budget(of(&["a"]), 0, none()), budget(of(&["b"]), 0, none())], "n1: a"); // Both break one: the least important.
+        let elsewhere = {
+            let mut budget = (*budget(of(&["a"]), 0, none())).clone();
+            budget.metadata.namespace = Some("team".into());
+            Arc::new(budget)
+        };
+        with("a:0:1@n1 b:5:1@n2", &[elsewhere], "n1: a");
+    }
+
+    #[test]
+    fn nodes_are_compared_by_their_victims() {
+        // The highest priority among them, then the sum, then how many.
+        check("a:5:500m@n1 b:0:500m@n1 c:4:500m@n2 d:4:500m@n2", asking("x", 10, "1"), "n2: c d");
+        check("a:5:500m@n1 b:0:500m@n1 c:5:500m@n2 d:4:500m@n2", asking("x", 10, "1"), "n1: a b");
+        check("a:-9:500m@n1 b:-9:500m@n1 c:-9:1@n2", asking("x", 10, "1"), "n2: c");
+        // Of those of lower priority the most important stay, if they can.
+        check("a:1:400m@n1 b:2:400m@n1 c:3:200m@n1 d:9:1@n2", asking("x", 9, "500m"), "n1: b a");
+        check("a:1:400m@n1 b:2:400m@n1 c:3:200m@n1 d:9:1@n2", asking("x", 9, "400m"), "n1: a");
+        check("a:1:400m@n1 b:9:400m@n1 c:9:1@n2", asking("x", 9, "500m"), "n1: a");
+    }
+
+    #[test]
+    fn the_youngest_go() {
+        let mut cluster = cluster_of(&["n1", "n2"].map(|name| json!({"metadata": {"name": name}, "status": {"allocatable": {"cpu": "1", "pods": "10"}}})));
+        for (name, started, node) in [("old", "2026-01-01T00:00:00Z", "n1"), ("young", "2026-01-01T01:00:00Z", "n2")] {
+            let mut there = asking(name, 0, "1");
+            there["status"] = json!({"startTime": started});
+            place(&mut cluster, there, node);
+        }
+        let victims_of = |cluster: &crate::cluster::Cluster, wanted: Value| {
+            let wanted = pod(wanted);
+            let Outcome::Unfit(diagnosis) = decide(&wanted, cluster, Fairness { next_start: &mut 0, below: &mut |_| 0 }) else { panic!("it fits") };
+            match preempt(&wanted, cluster, &diagnosis, &[], 0) {
+                Preemption::Evict { node, victims } => format!("{node}: {}", victims[0].key.name),
+                Preemption::Useless(reason) | Preemption::UnderWay(reason) => reason,
+            }
+        };
+        assert_eq!(victims_of(&cluster, asking("x", 10, "1")), "n2: young");
+        // Somebody as important waits for that node already: it is as good as taken.
+        cluster.nominate(Arc::new(pod(asking("first", 10, "1"))), "n2");
+        assert_eq!(victims_of(&cluster, asking("x", 10, "1")), "n1: old");
+        cluster.nominate(Arc::new(pod(asking("second", 10, "1"))), "n1");
+        let none = "no new claims to deallocate, preemption: 0/2 nodes are available: 2 Insufficient cpu.";
+        assert_eq!(victims_of(&cluster, asking("x", 10, "1")), none);
+        // One that is more important takes their place, and those who waited there are told.
+        assert_eq!(victims_of(&cluster, asking("x", 20, "1")), "n2: young");
+        let displaced: Vec<String> = cluster.unnominate_below("n2", 20).iter().map(|pod| pod.key.name.clone()).collect();
+        assert_eq!(displaced, ["first"]);
+        assert_eq!((cluster.nominated_node("first"), cluster.nominated_node("second")), (None, Some("n1")));
+    }
+
+    #[test]
+    fn waits_for_those_that_are_going() {
+        let waits = |victim: Value, diagnosed: &str| {
+            let mut cluster = cluster_of(&[json!({"metadata": {"name": "n1"}, "status": {"allocatable": {"cpu": "1", "pods": "10"}}})]);
+            let mut there = asking("victim", 0, "1");
+            for (key, value) in victim.as_object().unwrap() {
+                there[key].as_object_mut().map(|there| there.extend(value.as_object().unwrap().clone())).unwrap_or_else(|| there[key] = value.clone());
+            }
+            place(&mut cluster, there, "n1");
+            let wanted = Arc::new(pod(asking("x", 10, "1")));
+            cluster.nominate(wanted.clone(), "n1");
+            let Outcome::Unfit(mut diagnosis) = decide(&wanted, &cluster, Fairness { next_start: &mut 0, below: &mut |_| 0 }) else { panic!("it fits") };
+            if diagnosed == "lost" {
+                diagnosis.rejections.get_mut("n1").unwrap().resolvable = false;
+            }
+            match preempt(&wanted, &cluster, &diagnosis, &[], 0) {
+                Preemption::Evict { .. } => "evicts".to_owned(),
+                Preemption::UnderWay(reason) => reason,
+                Preemption::Useless(_) => "useless".to_owned(),
+            }
+        };
+        let going = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]}});
+        let waiting = "no new claims to deallocate, preemption: not eligible due to a terminating pod on the nominated node.";
+        assert_eq!(waits(going.clone(), ""), waiting);
+        assert_eq!(waits(going, "lost"), "useless"); // The node will not do any more, whoever leaves it.
+        assert_eq!(waits(json!({}), ""), "evicts");
+        let of_itself = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+        assert_eq!(waits(of_itself, ""), "evicts");
+    }
 }

@@ -48,6 +48,12 @@ mod tests {
         check_terms(term("cores", "Gt", &["8"]), false);
         check_terms(term("cores", "Lt", &["16"]), true);
         check_terms(term("disk", "Gt", &["1"]), false);
+        check_terms(term("cores", "Lt", &["8"]), false);
+        check_terms(term("none", "Gt", &["1"]), false);
+        check_terms(term("cores", "Gt", &["many"]), false);
+        check_terms(term("disk", "DoesNotExist", &[]), false);
+        check_terms(term("none", "Exists", &[]), false);
+        check_terms(term("disk", "NotIn", &["ssd"]), false);
         check_terms(term("disk", "Near", &["ssd"]), false);
     }
 
@@ -57,6 +63,18 @@ mod tests {
         check_terms(json!([{}, {"matchExpressions": [{"key": "disk", "operator": "Exists"}]}]), true);
         check_terms(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]), true);
         check_terms(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]}]), false);
+        check_terms(json!([{"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["n2"]}]}]), true);
+        check_terms(json!([{"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["n1"]}]}]), false);
+        check_terms(json!([{"matchFields": [{"key": "metadata.uid", "operator": "In", "values": ["n1"]}]}]), false);
+        check_terms(json!([]), false);
+        // All of a term, any of the terms.
+        let ssd = json!({"key": "disk", "operator": "In", "values": ["ssd"]});
+        let (small, here) = (json!({"key": "cores", "operator": "Lt", "values": ["4"]}), json!({"key": "metadata.name", "operator": "In", "values": ["n1"]}));
+        check_terms(json!([{"matchExpressions": [ssd.clone(), small.clone()]}]), false);
+        check_terms(json!([{"matchExpressions": [ssd.clone()]}, {"matchExpressions": [small.clone()]}]), true);
+        check_terms(json!([{"matchExpressions": [ssd], "matchFields": [here.clone()]}]), true);
+        check_terms(json!([{"matchExpressions": [small.clone()], "matchFields": [here.clone()]}]), false);
+        check_terms(json!([{"matchExpressions": [small]}, {"matchFields": [here]}]), true);
     }
 
     #[test]

@@ -32,6 +32,16 @@ mod tests {
     }
 
     #[test]
+    fn sidecars_have_ports_too() {
+        let with = |policy: Value| pod(json!({"spec": {"initContainers": [{"name": "i", "restartPolicy": policy, "ports": [{"containerPort": 1, "hostPort": 80}]}]}}));
+        let mut node = node(json!({}));
+        node.add(Arc::new(with(json!("Always"))));
+        assert!(check(&with_port(json!({"containerPort": 1, "hostPort": 80})), &node).is_err());
+        assert!(check(&with(json!("Always")), &node).is_err());
+        assert!(check(&with(Value::Null), &node).is_ok()); // An init container is gone before it matters.
+    }
+
+    #[test]
     fn two_pods_do_not_share_a_port() {
         let port = |number: i32| json!({"containerPort": 1, "hostPort": number});
         check_pair(port(80), port(80), false);
@@ -42,5 +52,11 @@ mod tests {
         let at = |ip: &str| json!({"containerPort": 1, "hostPort": 80, "hostIP": ip});
         check_pair(at("10.0.0.1"), at("10.0.0.2"), true);
         check_pair(at("10.0.0.1"), at("0.0.0.0"), false);
+        check_pair(at("0.0.0.0"), at("127.0.0.1"), false);
+        check_pair(at("::"), at("127.0.0.1"), true); // The original takes it for an address like any other.
+        check_pair(at("::"), port(80), false);
+        check_pair(json!({"containerPort": 1, "hostPort": 80, "protocol": "TCP"}), port(80), false);
+        check_pair(json!({"containerPort": 1, "hostPort": 80, "protocol": "SCTP"}), json!({"containerPort": 2, "hostPort": 80, "protocol": "SCTP"}), false);
+        check_pair(json!({"containerPort": 80}), port(80), true);
     }
 }

@@ -40,4 +40,34 @@ mod tests {
         let wanted = pod(json!({"spec": {"containers": [{"name": "c", "image": "nginx"}]}}));
         assert_eq!(score(&wanted, &cluster, &nodes), [52, 100, 0]);
     }
+
+    /// Three nodes with images as `name:MiB`; the pod's images.
+    #[track_caller]
+    fn check(nodes: [&str; 3], images: &[&str], expected: [i64; 3]) {
+        let image = |text: &str| {
+            let (name, megabytes) = text.rsplit_once('=').unwrap();
+            json!({"names": [name], "sizeBytes": megabytes.parse::<i64>().unwrap() << 20})
+        };
+        let node = |(name, images): (usize, &str)| {
+            let images: Vec<_> = images.split_whitespace().map(image).collect();
+            json!({"metadata": {"name": name.to_string()}, "status": {"images": images}})
+        };
+        let nodes: Vec<_> = nodes.into_iter().enumerate().map(node).collect();
+        let cluster = cluster_of(&nodes);
+        let containers: Vec<_> = images.iter().map(|image| json!({"name": "c", "image": image})).collect();
+        let nodes: Vec<&NodeInfo> = cluster.nodes().iter().collect();
+        assert_eq!(score(&pod(json!({"spec": {"containers": containers}})), &cluster, &nodes), expected, "{images:?}");
+    }
+
+    #[test]
+    fn sums_up_scaled_by_how_far_an_image_is_spread() {
+        check(["a:1=300", "a:1=300", ""], &["a:1"], [18, 18, 0]); // 300 MiB on two of three count 200.
+        check(["a:1=300", "", ""], &["a:1"], [7, 0, 0]);
+        check(["a:1=600 b:1=600", "a:1=600", ""], &["a:1", "b:1"], [29, 19, 0]); // 400 and 200 of 2,000.
+        check(["a:1=30", "", ""], &["a:1"], [0, 0, 0]); // Too small to matter.
+        check(["a:1=9000", "a:1=9000", "a:1=9000"], &["a:1"], [100, 100, 100]);
+        check(["a:latest=600", "a:1=600", ""], &["a"], [18, 0, 0]);
+        check(["a@sha256:0=600", "", ""], &["a@sha256:0"], [18, 0, 0]);
+        check(["r:5000/a:latest=600", "", ""], &["r:5000/a"], [18, 0, 0]);
+    }
 }
