@@ -3,6 +3,7 @@
 //!
 //! What all three share stands here: which pods a Service selects, and what is told of each.
 
+mod capacity;
 pub(crate) mod legacy;
 pub(crate) mod mirroring;
 pub(crate) mod slices;

@@ -63,8 +63,8 @@ impl GarbageCollector {
             context: context.clone(),
             recorder: context.recorder("garbage-collector-controller"),
             graph: Mutex::new(Graph::default()),
-            to_delete: WorkQueue::new(),
-            to_orphan: WorkQueue::new(),
+            to_delete: WorkQueue::new().named("garbage_collector_attempt_to_delete"),
+            to_orphan: WorkQueue::new().named("garbage_collector_attempt_to_orphan"),
             monitors: Mutex::new(BTreeMap::new()),
             kinds: Mutex::new(Vec::new()),
         })

@@ -205,7 +205,7 @@ impl ControllerManager {
         let mut running: Vec<BoxFuture<'_, ()>> = Vec::new();
         running.push(Box::pin(garbage::GarbageCollector::new(context).run(cancel.clone())));
         for controller in controllers {
-            let queue = Queue::with_longest_delay(controller.longest_delay());
+            let queue = Queue::with_longest_delay(controller.longest_delay()).named(runner::queue_name(controller.name()));
             controller.watch(&queue);
             let informers = context.informers.clone();
             let synced = async move { informers.synced().await };

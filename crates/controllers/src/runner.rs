@@ -40,6 +40,48 @@ impl Next {
 
 pub(crate) type Queue = WorkQueue<ObjectKey>;
 
+/// What the original calls the queue of a controller, which dashboards know. Others go by their controller's name.
+pub(crate) fn queue_name(controller: &'static str) -> &'static str {
+    match controller {
+        "bootstrap-signer-controller" => "bootstrap_signer_queue",
+        "certificatesigningrequest-approving-controller" => "csr-approving",
+        "certificatesigningrequest-signing-controller" => "csr-signing",
+        "clusterrole-aggregation-controller" => "ClusterRoleAggregator",
+        "cronjob-controller" => "cronjob",
+        "daemonset-controller" => "daemonset",
+        "deployment-controller" => "deployment",
+        "disruption-controller" => "disruption",
+        "endpoint-controller" => "endpoint",
+        "endpoint-slice-controller" => "endpoint_slice",
+        "endpoint-slice-mirroring-controller" => "endpoint_slice_mirroring",
+        "ephemeral-volume-controller" => "ephemeral_volume",
+        "horizontal-pod-autoscaler-controller" => "horizontalpodautoscaler",
+        "job-controller" => "job",
+        "namespace-controller" => "namespace",
+        "node-ipam-controller" => "cidrallocator_node",
+        "node-lifecycle-controller" => "node_lifecycle_controller",
+        "persistentvolume-binder-controller" => "claims",
+        "persistentvolume-controller" => "volumes",
+        "persistentvolume-protection-controller" => "pvprotection",
+        "persistentvolumeclaim-protection-controller" => "pvcprotection",
+        "pod-garbage-collector-controller" => "orphaned_pods_nodes",
+        "replicaset-controller" => "replicaset",
+        "replicationcontroller-controller" => "replicationmanager",
+        "resourcequota-controller" => "resourcequota_primary",
+        "root-ca-certificate-publisher-controller" => "root_ca_cert_publisher",
+        "service-account-controller" => "serviceaccount",
+        "service-lb-controller" => "service",
+        "serviceaccount-token-controller" => "serviceaccount_tokens_secret",
+        "stale-disruption-controller" => "stale_pod_disruption",
+        "statefulset-controller" => "statefulset",
+        "taint-eviction-controller" => "noexec_taint_pod",
+        "token-cleaner-controller" => "token_cleaner",
+        "ttl-after-finished-controller" => "ttl_jobs_to_delete",
+        "ttl-controller" => "ttlcontroller",
+        other => other,
+    }
+}
+
 #[async_trait]
 pub(crate) trait Controller: Send + Sync + 'static {
     fn name(&self) -> &'static str;

@@ -3,7 +3,7 @@
 //! Invariant: a pod is `ready` in a slice only while it is ready and not terminating (or the Service
 //! publishes unready addresses); a terminating pod that still serves says so, for connections to drain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,7 +11,9 @@ use client::{Change, DeleteOptions, EventRecorder, EventType, Informer, ObjectKe
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointSlice, ForNode, ForZone};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use parking_lot::Mutex;
 
+use super::capacity::{self, Capacity};
 use super::spread::{Changes, Group, PER_SLICE_MAX, spread};
 use crate::context::Context;
 use crate::failure::{Failure, error_text, is_namespace_terminating};
@@ -31,6 +33,8 @@ pub(crate) struct EndpointSlices {
     pods: Arc<Informer<Pod>>,
     nodes: Arc<Informer<Node>>,
     slices: Arc<Informer<EndpointSlice>>,
+    /// Services that have hints by capacity, to tell when they begin and cease to.
+    hinted: Mutex<BTreeSet<ObjectKey>>,
 }
 
 struct Observed<'a> {
@@ -38,7 +42,19 @@ struct Observed<'a> {
     pods: Vec<Arc<Pod>>,
     /// The nodes that are there, with their zone, if they have one.
     zones: BTreeMap<String, Option<String>>,
+    /// Of the zones; asked for only when the Service's hints go by it.
+    capacity: Option<Capacity>,
     slices: Vec<Arc<EndpointSlice>>,
+}
+
+/// What becomes of the slices of one address family.
+#[derive(Debug)]
+struct Decided {
+    /// Empty for families that the Service no longer has.
+    family: String,
+    changes: Changes,
+    /// Where hints go by capacity: whether there are any, or why not.
+    hinted: Option<Result<(), String>>,
 }
 
 impl EndpointSlices {
@@ -54,6 +70,28 @@ impl EndpointSlices {
             pods,
             nodes: context.informer(),
             slices,
+            hinted: Mutex::new(BTreeSet::new()),
+        }
+    }
+
+    fn capacity(nodes: &Informer<Node>) -> Option<Capacity> {
+        Capacity::of(nodes.list().iter().map(|node| &**node))
+    }
+
+    /// Tells of hints by capacity that begin, cease, or cannot be.
+    fn tell_of_hints(&self, service: &Service, key: &ObjectKey, family: &str, hinted: Option<Result<(), String>>) {
+        let about = client::object_ref(service);
+        let tell = |kind, reason: &str, text: &str| self.recorder.event(&about, kind, reason, format!("{text}, addressType: {family}"));
+        let had = match &hinted {
+            Some(Ok(())) => !self.hinted.lock().insert(key.clone()),
+            _ => self.hinted.lock().remove(key),
+        };
+        match hinted {
+            Some(Ok(())) if !had => tell(EventType::Normal, "TopologyAwareHintsEnabled", "Topology Aware Hints has been enabled"),
+            Some(Ok(())) => {}
+            Some(Err(why)) => tell(EventType::Warning, "TopologyAwareHintsDisabled", &why),
+            None if had => tell(EventType::Warning, "TopologyAwareHintsDisabled", "Topology Aware Hints has been disabled"),
+            None => {}
         }
     }
 
@@ -91,10 +129,15 @@ impl Controller for EndpointSlices {
         super::watch_pods(&self.pods, &self.services, queue);
         watch_slices(&self.slices, MANAGED_BY, queue);
         // A pod may be known before its node is, and a node may be said to stand elsewhere.
-        let (pods, services, queue) = (self.pods.clone(), self.services.clone(), queue.clone());
+        let (pods, services, slices, nodes) = (self.pods.clone(), self.services.clone(), self.slices.clone(), self.nodes.clone());
+        let queue = queue.clone();
         self.nodes.subscribe(move |change: &Change<Node>| {
             let node = change.object();
-            if matches!(change, Change::Deleted(_)) || change.old().is_some_and(|old| zone(old) == zone(node)) {
+            let goes = matches!(change, Change::Deleted(_));
+            if goes || change.old().is_none_or(|old| capacity::facts(old) != capacity::facts(node)) {
+                queue_overloaded(&services, &slices, &nodes, &queue);
+            }
+            if goes || change.old().is_some_and(|old| zone(old) == zone(node)) {
                 return;
             }
             for pod in pods.indexed(BY_NODE, node.metadata.name.as_deref().unwrap_or_default()) {
@@ -104,7 +147,10 @@ impl Controller for EndpointSlices {
     }
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Failure> {
-        let Some(service) = self.services.get(key) else { return Ok(Next::Settled) }; // Its slices are garbage.
+        let Some(service) = self.services.get(key) else {
+            self.hinted.lock().remove(key);
+            return Ok(Next::Settled); // Its slices are garbage.
+        };
         let Some(selector) = super::selector(&service) else { return Ok(Next::Settled) };
         if service.metadata.deletion_timestamp.is_some() {
             return Ok(Next::Settled);
@@ -113,8 +159,12 @@ impl Controller for EndpointSlices {
         slices.retain(|slice| managed_by(slice) == Some(MANAGED_BY) && slice.metadata.deletion_timestamp.is_none());
         let pods = super::selected_pods(&self.pods, &service, &selector);
         let zones = pods.iter().filter_map(|pod| zone_of(&self.nodes, pod)).collect();
-        let observed = Observed { service: &service, pods, zones, slices };
-        for (family, changes) in decide(&observed) {
+        let capacity = if capacity::is_auto(&service) { Self::capacity(&self.nodes) } else { None };
+        let observed = Observed { service: &service, pods, zones, capacity, slices };
+        for Decided { family, changes, hinted } in decide(&observed) {
+            if !family.is_empty() {
+                self.tell_of_hints(&service, key, &family, hinted);
+            }
             if let Err(error) = self.act(&service, &family, changes).await {
                 if client::error_kind(&error) != client::ErrorKind::Conflict {
                     let text = format!("Error updating Endpoint Slices for Service {key}: {}", error_text(&error));
@@ -129,7 +179,7 @@ impl Controller for EndpointSlices {
 }
 
 /// Pure. Changes by address family; slices of families that the Service no longer has go away.
-fn decide(observed: &Observed<'_>) -> Vec<(String, Changes)> {
+fn decide(observed: &Observed<'_>) -> Vec<Decided> {
     let families = families(observed.service);
     let mut decided = Vec::new();
     for family in &families {
@@ -137,12 +187,19 @@ fn decide(observed: &Observed<'_>) -> Vec<(String, Changes)> {
             observed.slices.iter().filter(|slice| slice.address_type == *family).cloned().collect();
         let labels = slice_labels(observed.service);
         let refresh = |slice: &EndpointSlice| slice.metadata.labels.as_ref() != Some(&labels);
-        decided.push((family.clone(), spread(groups(observed, family), &existing, PER_SLICE_MAX, refresh)));
+        let mut groups = groups(observed, family);
+        let hinted = capacity::is_auto(observed.service).then(|| {
+            let mut endpoints: Vec<_> = groups.iter_mut().flat_map(|group| &mut group.endpoints).collect();
+            capacity::give_hints(&mut endpoints, observed.capacity.as_ref())
+        });
+        let changes = spread(groups, &existing, PER_SLICE_MAX, refresh);
+        decided.push(Decided { family: family.clone(), changes, hinted });
     }
     let stray = observed.slices.iter().filter(|slice| !families.contains(&slice.address_type));
     let delete: Vec<_> = stray.cloned().collect();
     if !delete.is_empty() {
-        decided.push((String::new(), Changes { delete, ..Changes::default() }));
+        let changes = Changes { delete, ..Changes::default() };
+        decided.push(Decided { family: String::new(), changes, hinted: None });
     }
     decided
 }
@@ -191,6 +248,9 @@ fn endpoint(observed: &Observed<'_>, pod: &Pod, addresses: &[&str]) -> Endpoint 
 }
 
 fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<EndpointHints> {
+    if capacity::is_auto(service) {
+        return None; // They are given when all endpoints are known.
+    }
     let distribution = service.spec.as_ref()?.traffic_distribution.as_deref()?;
     let for_zones = zone.map(|zone| vec![ForZone { name: zone.to_owned() }]);
     match distribution {
@@ -199,6 +259,23 @@ fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<En
         }
         "PreferSameNode" => Some(EndpointHints { for_zones, for_nodes: Some(vec![ForNode { name: node?.to_owned() }]) }),
         _ => None,
+    }
+}
+
+/// Services whose hints no longer fit what their zones can bear.
+fn queue_overloaded(services: &Informer<Service>, slices: &Informer<EndpointSlice>, nodes: &Informer<Node>, queue: &Queue) {
+    let mut hinted = services.list();
+    hinted.retain(|service| capacity::is_auto(service));
+    if hinted.is_empty() {
+        return;
+    }
+    let capacity = EndpointSlices::capacity(nodes);
+    for service in hinted {
+        let key = ObjectKey::of(&service.metadata);
+        let held = slices.indexed(BY_SERVICE, &key.to_string());
+        if capacity::is_overloaded(held.iter().map(|slice| &**slice), capacity.as_ref()) {
+            queue.add(key);
+        }
     }
 }
 

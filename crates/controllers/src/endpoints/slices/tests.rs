@@ -3,7 +3,7 @@ use crate::fixtures;
 use k8s_openapi::api::core::v1::{Container, ContainerPort, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-/// `[port=NUMBER|NAME] [noports] [headless] [publish] [dual] [spread=DISTRIBUTION]`.
+/// `[port=NUMBER|NAME] [headless] [publish] [dual] [spread=DISTRIBUTION] [auto]`.
 fn service(text: &str) -> Service {
     let mut service = Service::default();
     service.metadata.name = Some("web".into());
@@ -21,6 +21,10 @@ fn service(text: &str) -> Service {
             "headless" => spec.cluster_ip = Some("None".into()),
             "publish" => spec.publish_not_ready_addresses = Some(true),
             "dual" => spec.ip_families = Some(vec!["IPv4".into(), "IPv6".into()]),
+            "auto" => {
+                let mode = ("service.kubernetes.io/topology-mode".to_owned(), "Auto".to_owned());
+                service.metadata.annotations = Some([mode].into());
+            }
             "spread" => spec.traffic_distribution = Some(value.into()),
             other => panic!("{other}"),
         }
@@ -30,7 +34,7 @@ fn service(text: &str) -> Service {
 }
 
 /// All pods call 8080 `http`, but for those named `odd`, which call 9090 so. Node n1 is in zone z1, n2 in none.
-fn decided(service: &Service, pods: &str) -> Vec<(String, Changes)> {
+fn decided(service: &Service, pods: &str) -> Vec<Decided> {
     let mut pods = fixtures::pods(pods);
     for pod in &mut pods {
         let number = if pod.metadata.name.as_deref() == Some("odd") { 9090 } else { 8080 };
@@ -39,13 +43,13 @@ fn decided(service: &Service, pods: &str) -> Vec<(String, Changes)> {
         Arc::make_mut(pod).spec.as_mut().unwrap().containers = vec![container];
     }
     let zones = [("n1".to_owned(), Some("z1".to_owned())), ("n2".to_owned(), None)].into();
-    decide(&Observed { service, pods, zones, slices: Vec::new() })
+    decide(&Observed { service, pods, zones, capacity: None, slices: Vec::new() })
 }
 
 #[track_caller]
 fn check(spec: &str, pods: &str, expected: &str) {
     let groups = decided(&service(spec), pods);
-    let told: Vec<String> = groups.iter().flat_map(|(_, changes)| changes.create.iter().map(describe)).collect();
+    let told: Vec<String> = groups.iter().flat_map(|decided| decided.changes.create.iter().map(describe)).collect();
     assert_eq!(told.join("; "), expected);
 }
 
@@ -115,6 +119,10 @@ fn hints_follow_the_traffic_distribution() {
     check("port=8080 spread=PreferSameZone", "a:ip=1.1.1.1,node=n2", "8080: 1.1.1.1rs-"); // It is in no zone.
     check("port=8080 spread=PreferSameNode", "a:ip=1.1.1.1,node=n2", "8080: 1.1.1.1rs- for n2");
     check("port=8080 spread=PreferSameNode", "a:ip=1.1.1.1", "8080: 1.1.1.1rs-");
+    check("port=8080 spread=PreferSameZone auto", pods, "8080: 1.1.1.1rs-@z1 1.1.1.2---@z1"); // The annotation counts, and too little is known.
+    let told = decided(&service("port=8080 auto"), pods);
+    assert!(told[0].hinted.as_ref().is_some_and(|hinted| hinted.as_ref().is_err_and(|why| why.starts_with("Insufficient Node information"))));
+    assert!(decided(&service("port=8080"), pods)[0].hinted.is_none());
 }
 
 #[test]
@@ -153,8 +161,8 @@ fn slices_are_labelled_as_the_service_is() {
 fn slices_of_a_family_that_is_gone_go() {
     let slice = EndpointSlice { address_type: "IPv6".into(), ..EndpointSlice::default() };
     let service = service("port=8080");
-    let observed = Observed { service: &service, pods: Vec::new(), zones: BTreeMap::new(), slices: vec![Arc::new(slice)] };
+    let observed = Observed { service: &service, pods: Vec::new(), zones: BTreeMap::new(), capacity: None, slices: vec![Arc::new(slice)] };
     let decided = decide(&observed);
-    let counts: Vec<_> = decided.iter().map(|(family, changes)| (family.as_str(), changes.create.len(), changes.delete.len())).collect();
+    let counts: Vec<_> = decided.iter().map(|it| (it.family.as_str(), it.changes.create.len(), it.changes.delete.len())).collect();
     assert_eq!(counts, [("IPv4", 1, 0), ("", 0, 1)]);
 }
