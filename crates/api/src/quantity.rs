@@ -141,9 +141,9 @@ impl Quantity {
     /// The value in units of `10^scale`, and whether nothing was rounded.
     fn at_scale(&self, scale: i32) -> (i128, bool) {
         if self.scale >= scale {
-            return (saturating_shift(self.value, self.scale - scale), true);
+            return (saturating_shift(self.value, self.scale.saturating_sub(scale)), true);
         }
-        match 10i128.checked_pow((scale - self.scale) as u32) {
+        match 10i128.checked_pow(scale.saturating_sub(self.scale) as u32) {
             Some(divisor) => {
                 let remainder = self.value % divisor;
                 (
@@ -226,7 +226,8 @@ fn scan(text: &str) -> Result<(Quantity, bool), QuantityError> {
             scale,
             format,
         };
-        value = exact.at_scale(NANO).0 + i128::from(lost && exact.at_scale(NANO).1);
+        let (nanos, even) = exact.at_scale(NANO);
+        value = nanos.saturating_add(i128::from(lost && even));
         scale = NANO;
     }
     let mut quantity = Quantity {
@@ -453,6 +454,9 @@ mod tests {
         check("0.0001Ki", "102400u");
         check("100000E", "100000E");
         check("1e-3", "1e-3");
+        check("1e-2147483648", "1e-9");
+        let beyond = Quantity::parse("9999.9222222222222222222222222E22222").expect("an amount, if a large one");
+        assert!(beyond > Quantity::parse("1e29").expect("an amount"));
         check("", &QuantityError::Format.to_string());
         check("abc", &QuantityError::Format.to_string());
         check("1Mib", &QuantityError::Format.to_string());
