@@ -13,6 +13,9 @@ pub fn score(pod: &PodInfo, cluster: &Cluster, nodes: &[&NodeInfo]) -> Vec<i64> 
     let largest = LARGE_BYTES * pod.images.len().max(1) as i64;
     // An image that few nodes have counts less, or the first node to pull one would draw all the pods.
     let spread: Vec<f64> = pod.images.iter().map(|image| cluster.nodes_with_image(image) as f64 / all).collect();
+    if spread.iter().all(|spread| *spread == 0.0) {
+        return vec![0; nodes.len()];
+    }
     let score = |node: &&NodeInfo| {
         let present = pod.images.iter().zip(&spread);
         let bytes: i64 = present.map(|(image, spread)| (node.images.get(image).copied().unwrap_or(0) as f64 * spread) as i64).sum();
