@@ -1,8 +1,10 @@
 //! The rules: a few chains and maps that stay, one chain for each way of picking an endpoint, and elements.
 //!
 //! ```text
-//! prerouting, output (nat) -> services:
+//! prerouting, output (filter) -> frontends: new connections alone
 //!   address, protocol, port        @services    -> number of a pick
+//!   what is refused is refused
+//! prerouting, output (nat) -> services:
 //!   (an address of this node) port @node-ports  -> number of a pick
 //!   number                         @picks       -> chain, for example cluster-2:
 //!     mark for masquerading, if answers would not come back otherwise
@@ -201,20 +203,20 @@ impl ServiceTable {
         let before_translation = priority::DESTINATION_NAT - 10;
         let after_translation = priority::DESTINATION_NAT + 10;
         let base = |name: &str, (kind, hook, priority)| Chain::base(name, kind, hook, priority);
-        let refuse = || vec![rule([new(), jump("refused")])];
+        let look = || vec![rule([new(), jump("frontends")])];
         let services = || vec![jump("services")];
         vec![
             (Chain::regular(to_endpoint(false)), vec![self.translation_rule(false)]),
             (Chain::regular(to_endpoint(true)), vec![self.translation_rule(true)]),
             (Chain::regular("services"), self.service_rules()),
             (Chain::regular("reject"), reject_rules()),
-            (Chain::regular("refused"), self.refusal_rules()),
+            (Chain::regular("frontends"), self.frontend_rules()),
             (base("prerouting", nat(Hook::Prerouting, priority::DESTINATION_NAT)), services()),
             (base("output", nat(Hook::Output, priority::DESTINATION_NAT)), services()),
             (base("postrouting", nat(Hook::Postrouting, priority::SOURCE_NAT)), self.masquerade_rules()),
             // Before translation, while packets still carry the Service's address.
-            (base("refused-prerouting", filter(Hook::Prerouting, before_translation)), refuse()),
-            (base("refused-output", filter(Hook::Output, before_translation)), refuse()),
+            (base("frontends-prerouting", filter(Hook::Prerouting, before_translation)), look()),
+            (base("frontends-output", filter(Hook::Output, before_translation)), look()),
             (base("input", filter(Hook::Input, priority::FILTER)), self.input_rules()),
             (base("forward", filter(Hook::Forward, priority::FILTER)), vec![self.untracked_rule()]),
             (
@@ -226,20 +228,13 @@ impl ServiceTable {
     }
 
     fn service_rules(&self) -> Vec<Rule> {
-        let priority = Expression::SetMeta { key: Meta::Priority, from: Register(0) };
         let dispatch = || {
             vec![
                 Expression::Meta { key: Meta::Priority, to: Register(0) },
                 Expression::VerdictLookup { set: PICKS.into(), key: Register(0) },
             ]
         };
-        let mut rules = vec![
-            rule([
-                self.load_frontend(false, Register(0)).0,
-                vec![map(SERVICES, Register(0), Register(0)), priority.clone()],
-            ]),
-            dispatch(),
-        ];
+        let mut rules = vec![dispatch()];
         let conditions = match self.node_port_addresses.as_slice() {
             [] => vec![destination_is_local()],
             nets => {
@@ -251,14 +246,15 @@ impl ServiceTable {
             rules.push(rule([
                 condition,
                 self.load_frontend(true, Register(0)).0,
-                vec![map(NODE_PORTS, Register(0), Register(0)), priority.clone()],
+                vec![map(NODE_PORTS, Register(0), Register(0)), remember_number()],
             ]));
         }
         rules.push(dispatch());
         rules
     }
 
-    fn refusal_rules(&self) -> Vec<Rule> {
+    /// Who is led somewhere is asked before who is refused, and passes fewer rules.
+    fn frontend_rules(&self) -> Vec<Rule> {
         let reject = || Expression::Verdict(Verdict::Goto("reject".into()));
         let drop = || Expression::Verdict(Verdict::Drop);
         let (address, after) = self.load_frontend(false, Register(0));
@@ -273,6 +269,10 @@ impl ServiceTable {
                 vec![in_set(RESTRICTED, Register(0))],
                 address.clone(),
                 vec![source, not_in_set(ALLOWED_SOURCES, Register(0)), drop()],
+            ]),
+            rule([
+                address.clone(),
+                vec![map(SERVICES, Register(0), Register(0)), remember_number(), Expression::Verdict(Verdict::Return)],
             ]),
             at_address(REJECTED, reject()),
             at_address(DROPPED, drop()),
@@ -441,6 +441,11 @@ impl ServiceTable {
         expressions.push(load_destination_port(next.after(1)));
         (expressions, next.after(2))
     }
+}
+
+/// For a later rule to find.
+fn remember_number() -> Expression {
+    Expression::SetMeta { key: Meta::Priority, from: Register(0) }
 }
 
 fn to_endpoint(node_port: bool) -> &'static str {
