@@ -5,6 +5,7 @@
 pub mod apply;
 pub mod clock;
 pub mod hash;
+pub mod histogram;
 pub mod json;
 pub mod names;
 pub mod patch;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::admission_chain::Attributes;
-use crate::histogram::{Histogram, head};
+use api::histogram::{Histogram, head};
 
 /// Upper bounds in seconds; the original's.
 static BUCKETS: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];

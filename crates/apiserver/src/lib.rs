@@ -20,7 +20,6 @@ pub mod error;
 mod expiry;
 pub mod flow;
 mod health;
-mod histogram;
 pub mod http;
 pub mod kinds;
 mod measured;

@@ -16,7 +16,7 @@ use store::{
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::histogram::Histogram;
+use api::histogram::Histogram;
 use crate::kinds::registry::REGISTRY;
 
 /// Upper bounds in seconds; the original's.

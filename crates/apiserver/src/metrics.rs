@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::admission_chain::Cluster;
 use crate::api_services;
-use crate::histogram::{Histogram, head};
+use api::histogram::{Histogram, head};
 use crate::http::query::Query;
 use crate::http::reply::{Content, Reply};
 use crate::http::request_info::RequestInfo;
@@ -27,6 +27,11 @@ static BUCKETS: [f64; 23] = [
 ];
 /// Upper bounds in bytes.
 static SIZES: [f64; 7] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+/// Upper bounds in seconds: none, half an hour to a day, days, weeks, months, a year.
+static LIFETIMES: [f64; 14] = [
+    0.0, 1800.0, 3600.0, 7200.0, 21600.0, 43200.0, 86400.0, 172800.0, 345600.0, 604800.0, 2592000.0, 7776000.0,
+    15552000.0, 31104000.0,
+];
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Labels {
@@ -89,6 +94,8 @@ pub struct Metrics {
     started: Timestamp,
     series: Mutex<HashMap<Labels, Series>>,
     long_running: Arc<Mutex<HashMap<Labels, i64>>>,
+    /// Seconds that the client certificates of requests still had.
+    lifetimes: Mutex<Histogram<{ LIFETIMES.len() }>>,
 }
 
 /// A long-running request, while it runs.
@@ -107,7 +114,13 @@ impl Drop for LongRunning {
 
 impl Metrics {
     pub fn new(started: Timestamp) -> Self {
-        Metrics { started, series: Mutex::default(), long_running: Arc::default() }
+        let lifetimes = Mutex::new(Histogram::new(&LIFETIMES));
+        Metrics { started, series: Mutex::default(), long_running: Arc::default(), lifetimes }
+    }
+
+    /// A request by a client certificate that is good until `expires`.
+    pub fn certificate(&self, now: Timestamp, expires: Timestamp) {
+        self.lifetimes.lock().observe(expires.duration_since(now).as_secs_f64());
     }
 
     pub fn long_running(&self, labels: Labels) -> LongRunning {
@@ -133,6 +146,9 @@ impl Metrics {
     pub fn print(&self, server: &ApiServer) -> Reply {
         let mut out = String::with_capacity(16 << 10);
         self.print_requests(&mut out).and_then(|()| self.print_rest(server, &mut out)).expect("writing to a String cannot fail");
+        if let Some(print) = server.config.more_metrics {
+            print(&mut out);
+        }
         Reply::ok(Content::Raw { content_type: "text/plain; version=0.0.4; charset=utf-8", bytes: out.into() })
     }
 
@@ -194,6 +210,9 @@ impl Metrics {
     }
 
     fn print_rest(&self, server: &ApiServer, out: &mut String) -> std::fmt::Result {
+        const LIFETIMES_NAME: &str = "apiserver_client_certificate_expiration_seconds";
+        head(out, LIFETIMES_NAME, "histogram", "[ALPHA] Distribution of the remaining lifetime on the certificate used to authenticate a request.")?;
+        self.lifetimes.lock().print(out, LIFETIMES_NAME, "")?;
         writeln!(out, "# HELP apiserver_current_inflight_requests [STABLE] Maximal number of currently used inflight request limit of this apiserver per request kind in last second.")?;
         writeln!(out, "# TYPE apiserver_current_inflight_requests gauge")?;
         let [reads, writes] = server.flow.at_work();

@@ -87,6 +87,8 @@ pub struct Config {
     pub client_authority_pem: Option<String>,
     pub authorization: Authorization,
     pub flow: FlowSettings,
+    /// Prints what else of the process `/metrics` is to tell.
+    pub more_metrics: Option<fn(&mut String)>,
     /// None: nothing is recorded.
     pub audit: Option<AuditSettings>,
     /// Seeds names and uids; None: from the operating system.
@@ -112,6 +114,7 @@ impl Config {
             client_authority_pem: None,
             authorization: Authorization::Rbac,
             flow: FlowSettings::default(),
+            more_metrics: None,
             audit: None,
             seed: None,
             cancel: CancellationToken::new(),

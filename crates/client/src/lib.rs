@@ -13,6 +13,7 @@ mod events;
 mod informer;
 mod informers;
 mod metadata;
+pub mod metrics;
 mod key;
 pub mod lease;
 mod queue;

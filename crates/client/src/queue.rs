@@ -3,8 +3,10 @@
 //! Invariant: an item is never handed to two workers at once, and an item added while it is being worked on
 //! comes again afterwards. It holds at most one entry per distinct item, so it is bounded by the number of
 //! objects.
+//!
+//! What a queue with a name has done is kept beside its items, under their lock, and printed under the original's names.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::metrics::{self, Done, QueueNumbers};
 
 /// client-go's `DefaultTypedControllerRateLimiter`: 5 ms doubled per failure up to 1000 s, and for all
 /// items together 10 a second with bursts of 100.
@@ -33,8 +37,10 @@ struct Shared<T> {
 struct State<T> {
     ready: VecDeque<T>,
     /// Wanted: waiting in `ready`, or to be queued again when its worker is done.
-    dirty: HashSet<T>,
-    processing: HashSet<T>,
+    /// Since when.
+    dirty: HashMap<T, Instant>,
+    /// Since when.
+    processing: HashMap<T, Instant>,
     delayed: BTreeMap<(Instant, u64), T>,
     delayed_at: HashMap<T, (Instant, u64)>,
     sequence: u64,
@@ -43,6 +49,7 @@ struct State<T> {
     /// When the next rate-limited addition may come at the earliest, less the burst.
     bucket: Option<Instant>,
     shut_down: bool,
+    done: Done,
 }
 
 impl<T> Clone for WorkQueue<T> {
@@ -66,8 +73,8 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
     pub fn with_longest_delay(failure_max: Duration) -> Self {
         let state = State {
             ready: VecDeque::new(),
-            dirty: HashSet::new(),
-            processing: HashSet::new(),
+            dirty: HashMap::new(),
+            processing: HashMap::new(),
             delayed: BTreeMap::new(),
             delayed_at: HashMap::new(),
             sequence: 0,
@@ -75,8 +82,19 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
             failure_max,
             bucket: None,
             shut_down: false,
+            done: Done::default(),
         };
         WorkQueue { shared: Arc::new(Shared { state: Mutex::new(state), wake: Notify::new() }) }
+    }
+
+    /// Its work is told among the process's metrics, under this name.
+    pub fn named(self, name: &'static str) -> Self
+    where
+        T: Send + 'static,
+    {
+        let shared = Arc::downgrade(&self.shared);
+        metrics::tell_of(name, Box::new(move || Some(shared.upgrade()?.state.lock().numbers(Instant::now()))));
+        self
     }
 
     pub fn add(&self, item: T) {
@@ -87,10 +105,14 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
 
     /// Adds the item when `delay` has passed; of several delays the earliest counts.
     pub fn add_after(&self, item: T, delay: Duration) {
+        let mut state = self.shared.state.lock();
+        state.done.retries += 1;
         if delay.is_zero() {
+            drop(state);
             return self.add(item);
         }
-        self.shared.state.lock().add_at(item, Instant::now() + delay);
+        state.add_at(item, Instant::now() + delay);
+        drop(state);
         // Every waiting worker computes anew how long it may sleep.
         self.shared.wake.notify_waiters();
     }
@@ -166,7 +188,12 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
 impl<T: Clone + Eq + Hash> State<T> {
     /// Whether a worker should be woken.
     fn add(&mut self, item: T) -> bool {
-        if self.shut_down || !self.dirty.insert(item.clone()) || self.processing.contains(&item) {
+        if self.shut_down || self.dirty.contains_key(&item) {
+            return false;
+        }
+        self.done.adds += 1;
+        self.dirty.insert(item.clone(), Instant::now());
+        if self.processing.contains_key(&item) {
             return false;
         }
         self.ready.push_back(item);
@@ -201,18 +228,33 @@ impl<T: Clone + Eq + Hash> State<T> {
 
     fn take(&mut self) -> Option<T> {
         let item = self.ready.pop_front()?;
-        self.dirty.remove(&item);
-        self.processing.insert(item.clone());
+        let now = Instant::now();
+        if let Some(since) = self.dirty.remove(&item) {
+            self.done.waited.observe((now - since).as_secs_f64());
+        }
+        self.processing.insert(item.clone(), now);
         Some(item)
     }
 
     fn done(&mut self, item: &T) -> bool {
-        self.processing.remove(item);
-        if !self.dirty.contains(item) {
+        if let Some(since) = self.processing.remove(item) {
+            self.done.worked.observe(since.elapsed().as_secs_f64());
+        }
+        if !self.dirty.contains_key(item) {
             return false;
         }
         self.ready.push_back(item.clone());
         true
+    }
+
+    fn numbers(&self, now: Instant) -> QueueNumbers {
+        let running = || self.processing.values().map(|since| (now - *since).as_secs_f64());
+        QueueNumbers {
+            depth: self.dirty.len(),
+            unfinished: running().sum(),
+            longest: running().fold(0.0, f64::max),
+            done: self.done.clone(),
+        }
     }
 
     fn next_delay(&mut self, item: &T, now: Instant) -> Duration {

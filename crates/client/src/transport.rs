@@ -3,9 +3,14 @@
 use std::path::Path;
 
 use http::{HeaderValue, Request, Response, header::USER_AGENT};
-use kube::client::Body;
+use kube::client::{Body, ClientBuilder};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
-use tower::{BoxError, Service, ServiceExt as _};
+use tower::{BoxError, Layer as _, Service, ServiceExt as _};
+
+use crate::metrics::Counting;
+
+/// What counts of requests call the server of the same process.
+const IN_PROCESS: &str = "in-process";
 
 /// A client whose requests are calls of `service`. Request URIs are relative: path and query only.
 pub fn in_process<S, B>(service: S) -> kube::Client
@@ -16,7 +21,7 @@ where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    kube::Client::new(service, "default")
+    kube::Client::new(Counting::of(IN_PROCESS).layer(service), "default")
 }
 
 /// The same with a `User-Agent`, from which the server derives the field manager of writes.
@@ -41,7 +46,8 @@ pub async fn from_kubeconfig(path: impl AsRef<Path>) -> Result<kube::Client, Fro
         kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     // An idle watch is silent for minutes; the reflector bounds its lifetime itself.
     config.read_timeout = None;
-    Ok(kube::Client::try_from(config)?)
+    let host = config.cluster_url.authority().map_or("", |authority| authority.as_str()).to_owned();
+    Ok(ClientBuilder::try_from(config)?.with_layer(&Counting::of(&host)).build())
 }
 
 /// Why a kubeconfig did not yield a client.

@@ -7,6 +7,7 @@ mod announce;
 mod api_flags;
 mod cluster_settings;
 mod commands;
+mod component_metrics;
 mod config;
 mod control_plane;
 mod datastore;

@@ -102,6 +102,7 @@ async fn api_server(
             authority_pem: Some(pki.authority_pem().to_string()),
         }),
         client_authority_pem: Some(pki.authority_pem().to_string()),
+        more_metrics: Some(client::metrics::print),
         cancel: cancel.clone(),
         ..apiserver::Config::new(store, clock.clone(), pki.service_account_key().map_err(failed)?)
     };

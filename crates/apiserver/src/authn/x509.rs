@@ -5,6 +5,12 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::user::{AUTHENTICATED, User};
 
+/// Until when the certificate is good.
+pub fn expiry(certificate: &[u8]) -> Option<jiff::Timestamp> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    jiff::Timestamp::from_second(parsed.validity().not_after.timestamp()).ok()
+}
+
 /// None: the certificate names nobody.
 pub fn user(certificate: &[u8]) -> Option<User> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;

@@ -121,14 +121,13 @@ async fn connection(server: Arc<ApiServer>, (stream, peer): (TcpStream, SocketAd
         }
         Err(_) => return,
     };
-    let user = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(|chain| chain.first())
-        .and_then(|certificate| x509::user(certificate))
-        .map(Arc::new);
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let user = certificate.and_then(|certificate| x509::user(certificate)).map(Arc::new);
+    let expires = certificate.filter(|_| user.is_some()).and_then(|certificate| x509::expiry(certificate));
     let service = service_fn(move |request: Request<Incoming>| {
+        if let Some(expires) = expires {
+            server.metrics.certificate(server.config.clock.now(), expires);
+        }
         let (server, caller) = (server.clone(), Caller::Connection { peer: peer.ip(), certificate: user.clone() });
         async move {
             let mut request = request;

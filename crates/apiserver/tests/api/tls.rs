@@ -126,6 +126,9 @@ async fn clients_are_told_apart() {
     check(None, "", true, 403).await;
     check(None, "secret", false, 403).await;
     check(None, "wrong", false, 401).await;
+    let metrics = door.server.get("/metrics").await;
+    let line = "apiserver_client_certificate_expiration_seconds_count{} 2";
+    assert!(String::from_utf8_lossy(&metrics.bytes).contains(line));
     door.close().await;
 }
 

@@ -15,7 +15,7 @@ use crate::config::{self, Config};
 use crate::control_plane::{self, Authority, Turns};
 use crate::instance::Instance;
 use crate::own_address::Ended;
-use crate::{agent, node, server};
+use crate::{agent, component_metrics, node, server};
 
 /// Those that have a lock of their own, beside the API server's.
 pub const NAMES: [&str; 4] = ["controller-manager", "scheduler", "kubelet", "proxy"];
@@ -84,8 +84,12 @@ fn start(name: &str, config: &Config, instance: &Instance, client: kube::Client,
             };
             let authority = Authority { certificate_pem: read("ca.crt")?, key_pem: read("ca.key")? };
             control_plane::controller_manager(config, &turns, client.clone(), client, authority, &clock);
+            component_metrics::serve(component_metrics::CONTROLLER_MANAGER, cancel);
         }
-        "scheduler" => control_plane::scheduler(config, &turns, client, &clock),
+        "scheduler" => {
+            control_plane::scheduler(config, &turns, client, &clock);
+            component_metrics::serve(component_metrics::SCHEDULER, cancel);
+        }
         _ => {
             let informers = Informers::new(client, cancel.clone());
             node::start_proxy(config, instance, &informers, cancel)?;

@@ -1,4 +1,4 @@
-//! A Prometheus histogram of so many bounds.
+//! A Prometheus histogram of so many bounds: what every component's metrics are made of.
 
 use std::fmt::Write;
 
@@ -34,11 +34,23 @@ impl<const N: usize> Histogram<N> {
         let mut sum = 0;
         for (bound, count) in self.bounds.iter().zip(self.buckets) {
             sum += count;
-            writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {sum}")?;
+            writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{}\"}} {sum}", go_float(*bound))?;
         }
         writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {}", self.count)?;
         writeln!(out, "{name}_sum{{{labels}}} {}", self.sum)?;
         writeln!(out, "{name}_count{{{labels}}} {}", self.count)
+    }
+}
+
+/// As Go prints it, whom labels are compared with: `1e-08`, `0.005`, `2.592e+06`.
+fn go_float(value: f64) -> String {
+    let scientific = format!("{value:e}");
+    match scientific.split_once('e').map(|(digits, exponent)| (digits, exponent.parse::<i32>())) {
+        Some((digits, Ok(exponent))) if exponent < -4 || exponent >= 6 => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.abs())
+        }
+        _ => value.to_string(),
     }
 }
 
@@ -50,6 +62,21 @@ pub fn head(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bounds_are_written_as_by_go() {
+        for (value, expected) in [
+            (0.0, "0"),
+            (1e-8, "1e-08"),
+            (0.0001, "0.0001"),
+            (0.005, "0.005"),
+            (604800.0, "604800"),
+            (1e6, "1e+06"),
+            (31104000.0, "3.1104e+07"),
+        ] {
+            assert_eq!(go_float(value), expected);
+        }
+    }
 
     #[test]
     fn buckets_add_up() {
