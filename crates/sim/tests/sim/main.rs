@@ -4,6 +4,7 @@
 mod api;
 mod autoscaling;
 mod conformance_apps;
+mod controllers;
 mod deployment;
 mod garbage;
 mod leaders;

@@ -180,7 +180,9 @@ fn validate_steps(new: &Value, old: &Value, status: &Cursor, problems: &mut Prob
         problems.invalid(&completion, "completionTime cannot be mutated");
     }
     let suspended = walk(spec, "suspend").as_bool() == Some(true);
-    if !before("startTime").is_null() && start.value != before("startTime") && !suspended {
+    // It starts anew when it is resumed.
+    let resumed = is(old, "Suspended") && !is(new, "Suspended");
+    if !before("startTime").is_null() && start.value != before("startTime") && !suspended && !resumed {
         problems.required(&start, "startTime cannot be removed for unsuspended job");
     }
     let (met, was_met) = (is(new, "SuccessCriteriaMet"), is(old, "SuccessCriteriaMet"));
@@ -257,6 +259,8 @@ mod tests {
              status.succeeded: Invalid value: 1: cannot decrease the succeeded counter\n\
              status.startTime: Required value: startTime cannot be removed for unsuspended job",
         );
+        let suspended = json!({"startTime": START, "conditions": conditions(&["Suspended"])});
+        check(json!({"startTime": END}), suspended, "");
         check(
             json!({"active": 1, "ready": 2, "completedIndexes": "0-5", "failedIndexes": "1"}),
             json!({}),
