@@ -322,6 +322,17 @@ fn joining_is_guarded_and_leaving_is_clean() {
     assert!(!machine.data_dir.exists());
     let processes = machine.run("ps -e -o args=");
     assert!(!processes.contains("internal-shim"), "{processes}");
+
+    // One that lives where pods of other nodes are to be is told so, and is Ready as soon as it does not.
+    let machine = &machines.machines[2];
+    machine.run("ip link add lan type bridge");
+    machine.run("ip addr add 10.42.9.1/24 dev lan");
+    let token = machines.token().expect("a token");
+    machines.join(2, &token).expect("starts");
+    let clash = "the cluster's pod range 10.42.0.0/16 overlaps with 10.42.9.1/24 of interface lan; choose another cluster CIDR";
+    machines.eventually("describe node machine-3", SOON, |text| text.contains("KubeletNotReady") && text.contains(clash));
+    machines.machines[2].run("ip link delete lan");
+    machines.wait_until_ready(2, SOON).expect("is Ready");
 }
 
 /// As after another lease from the router: nobody is asked, nothing is restarted by hand, and pods do not notice.
