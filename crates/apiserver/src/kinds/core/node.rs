@@ -25,6 +25,10 @@ pub static KIND: Kind = Kind {
     prepare_update: lifecycle::keep_status,
     validate,
     validate_update,
+    warnings: |node, _| match walk(node, "spec.externalID").as_str() {
+        None | Some("") => Vec::new(),
+        Some(_) => vec!["spec.externalID: this field is deprecated, and is unused by Kubernetes".into()],
+    },
     selectable_fields: &["spec.unschedulable"],
     field_value: |node, _| walk(node, "spec.unschedulable").as_bool().unwrap_or(false).to_string(),
     columns: &[
@@ -92,7 +96,7 @@ fn validate_update(new: &Value, old: &Value, problems: &mut Problems) {
         let before = walk(old, "spec").get(field).unwrap_or(&Value::Null);
         let was_set = !matches!(before, Value::Null) && before.as_str() != Some("");
         if was_set && spec.at(field).value != before {
-            problems.forbidden(&spec.at(if field == "podCIDRs" { "podCIDR" } else { field }), sentence);
+            problems.forbidden(&spec.at(field), sentence);
         }
     }
 }
@@ -144,8 +148,25 @@ fn roles(node: &Value) -> BTreeSet<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kinds::testing::check_row;
+    use crate::kinds::testing::{check, check_row, check_update};
     use serde_json::json;
+
+    #[test]
+    fn taints_and_ranges() {
+        let taint = json!({"key": "a", "effect": "NoSchedule"});
+        check(
+            &KIND,
+            json!({"spec": {"taints": [taint, taint]}}),
+            "metadata.taints[1]: Duplicate value: {\"Key\":\"a\",\"Value\":\"\",\"Effect\":\"NoSchedule\",\"TimeAdded\":null}: taints must be unique by key and effect pair",
+        );
+        check_update(
+            &KIND,
+            json!({"spec": {"podCIDRs": ["10.0.1.0/24"], "providerID": "b"}}),
+            json!({"spec": {"podCIDRs": ["10.0.0.0/24"], "providerID": "a"}}),
+            "spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid\n\
+             spec.providerID: Forbidden: node updates may not change providerID except from \"\" to valid",
+        );
+    }
 
     #[test]
     fn rows() {
