@@ -207,6 +207,8 @@ mod tests {
     use super::*;
     use crate::fixtures;
     use k8s_openapi::api::apps::v1::ReplicaSetSpec;
+    use k8s_openapi::api::core::v1::PodTemplateSpec;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
     /// Pods are words `name[:flag[,flag]]`; see `fixtures::pods`.
     #[track_caller]
@@ -235,6 +237,13 @@ mod tests {
         check(1, "a b:unready", "delete(b) status=1/2");
         check(1, "old:age=900 new:age=5", "delete(new) status=2/2"); // Youngest goes first.
         check(0, "a b", "delete(a) delete(b) status=2/2");
+        check(2, "a b:succeeded", "create status=1/1");
+        check(2, "a:failed,deleting b:deleting", "create create status=0/0");
+        check(0, "", "status=0/0");
+        check(1, "a:node=n b:pending c:node=n,pending", "delete(b) delete(c) status=1/3"); // The early stages first,
+        check(1, "a:cost=5 b:unready,cost=9", "delete(b) status=1/2"); // whatever they cost,
+        check(1, "a:cost=5 b", "delete(b) status=2/2"); // and of equals the cheaper.
+        check(1, "a:restarts=1 b:restarts=3", "delete(b) status=2/2");
     }
 
     #[test]
@@ -242,6 +251,27 @@ mod tests {
         let mut set = ReplicaSet::default();
         set.metadata.deletion_timestamp = Some(Time(fixtures::now()));
         check_set(set, "", "status=0/0");
+    }
+
+    #[test]
+    fn a_round_is_limited() {
+        check(600, "", &format!("{}status=0/0", "create ".repeat(500)));
+    }
+
+    #[test]
+    fn the_status_counts() {
+        let template = PodTemplateSpec {
+            metadata: Some(ObjectMeta { labels: Some([("app".to_owned(), "web".to_owned())].into()), ..ObjectMeta::default() }),
+            spec: None,
+        };
+        let spec = ReplicaSetSpec { replicas: Some(3), template: Some(template), ..ReplicaSetSpec::default() };
+        let mut set = ReplicaSet { spec: Some(spec), ..ReplicaSet::default() };
+        set.metadata.generation = Some(4);
+        let pods = fixtures::pods("a:label=app/web b:unready,label=app/web c d:deleting e:deleting,failed f:failed");
+        let status = decide(&Observed { set: &set, pods: &pods }, fixtures::now(), &|_| 0).status;
+        let counts = (status.replicas, status.fully_labeled, status.ready, status.available, status.terminating);
+        assert_eq!(counts, (3, 2, 2, 2, Some(1)));
+        assert_eq!(status.observed_generation, 4);
     }
 
     #[test]
