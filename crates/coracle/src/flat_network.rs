@@ -48,8 +48,13 @@ pub struct FlatNetwork {
     pub plugins: Option<Cni>,
 }
 
-/// Of the bridge where plugins give pods their addresses: it carries the cluster's DNS and Services' addresses.
-const LINK_LOCAL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 43, 0), 30);
+/// Of the bridge where plugins give pods their addresses: it carries the cluster's DNS and Services' addresses. Instances
+/// on one machine have different ones, all in 169.254.32.0/19, of which clouds and others use nothing.
+fn link_local(instance: &Instance) -> Ipv4Net {
+    let block = if instance.is_default() { 11 << 6 } else { api::hash::fnv32a(instance.name.as_bytes()) % (32 << 6) };
+    let first = u32::from(Ipv4Addr::new(169, 254, 32, 0)) + (block << 2);
+    Ipv4Net::new_assert(Ipv4Addr::from(first), 30)
+}
 
 struct Up {
     pod_cidr: Ipv4Net,
@@ -96,7 +101,8 @@ impl FlatNetwork {
     async fn ensure_for_plugins(&self, plugins: &Cni) -> Result<(), String> {
         let failed = |cause: net::NetError| format!("pod network: {cause}");
         let IpNet::V4(services) = self.config.service_cidr else { return Err("IPv6 ranges are not supported yet".into()) };
-        let settings = config_of_bridge(&self.instance, LINK_LOCAL, LINK_LOCAL, services, 0);
+        let own = link_local(&self.instance);
+        let settings = config_of_bridge(&self.instance, own, own, services, 0);
         let bridge = BridgeNetwork::ensure(BridgeConfig { masquerade: false, ..settings }).map_err(failed)?;
         let live = self.runtime.list_pod_sandboxes().await.map_err(|cause| cause.to_string())?;
         let live: Vec<String> = live.into_iter().map(|pod| pod.id).collect();
@@ -238,6 +244,15 @@ fn peer(node: &Node) -> Option<Peer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bridges_beside_plugins_have_addresses_of_their_own() {
+        let of = |data_dir: &str| link_local(&Instance::of(std::path::Path::new(data_dir)));
+        assert_eq!(of(crate::config::DEFAULT_DATA_DIR).to_string(), "169.254.43.0/30");
+        assert_ne!(of("/tmp/one"), of("/tmp/two"));
+        let all: Ipv4Net = "169.254.32.0/19".parse().unwrap();
+        assert!((0..1000).all(|number| all.contains(&of(&format!("/tmp/{number}")))));
+    }
 
     #[test]
     fn a_node_is_a_peer_once_it_has_address_and_range() {
