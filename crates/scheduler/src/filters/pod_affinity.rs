@@ -330,4 +330,54 @@ mod tests {
         let terms = json!([near("zone", own.clone()), near("rack", own)]);
         check_table(labelled(json!({"app": "web"}), required("podAffinity", terms)), &[(labelled(json!({"app": "web"}), json!({})), "a")], "");
     }
+
+    #[test]
+    fn label_keys_narrow_whom_a_term_speaks_of() {
+        let versioned = |version: &str| labelled(json!({"app": "web", "version": version}), json!({}));
+        let there = [(versioned("1"), "a"), (versioned("2"), "c")];
+        let wanting = |kind: &str, keys: Value| {
+            let mut term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "web"}}});
+            term.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+            labelled(json!({"app": "web", "version": "2"}), required(kind, json!([term])))
+        };
+        let (same, other) = (json!({"matchLabelKeys": ["version"]}), json!({"mismatchLabelKeys": ["version"]}));
+        check_table(wanting("podAffinity", json!({})), &there, "a b c");
+        check_table(wanting("podAffinity", same.clone()), &there, "c");
+        check_table(wanting("podAffinity", other.clone()), &there, "a b");
+        check_table(wanting("podAntiAffinity", json!({})), &there, "");
+        check_table(wanting("podAntiAffinity", same), &there, "a b");
+        check_table(wanting("podAntiAffinity", other), &there, "c");
+        check_table(wanting("podAffinity", json!({"matchLabelKeys": ["none"]})), &there, "a b c");
+    }
+
+    #[test]
+    fn namespaces_by_name_and_by_label() {
+        let mut cluster = cluster("a[zone=1] b[zone=2] c[zone=3]", "", "");
+        cluster.namespaces.insert("prod".into(), [("env".to_owned(), "prod".to_owned())].into());
+        cluster.namespaces.insert("dev".into(), [("env".to_owned(), "dev".to_owned())].into());
+        for (namespace, node) in [("default", "a"), ("prod", "b"), ("dev", "c")] {
+            place(&mut cluster, json!({"metadata": {"name": "db", "uid": namespace, "namespace": namespace, "labels": {"app": "db"}}}), node);
+        }
+        let fits_with = |kind: &str, more: Value| {
+            let mut term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "db"}}});
+            term.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            fits(&cluster, &pod(labelled(json!({}), required(kind, json!([term])))))
+        };
+        let env = |value: &str| json!({"matchLabels": {"env": value}});
+        //                       near       apart
+        let rows = [
+            (json!({}), "a", "b c"),
+            (json!({"namespaces": []}), "a", "b c"),
+            (json!({"namespaces": ["prod"]}), "b", "a c"),
+            (json!({"namespaces": ["prod", "dev"]}), "b c", "a"),
+            (json!({"namespaceSelector": env("dev")}), "c", "a b"),
+            (json!({"namespaceSelector": env("none")}), "", "a b c"),
+            (json!({"namespaceSelector": {}}), "a b c", ""), // All of them.
+            (json!({"namespaceSelector": env("dev"), "namespaces": ["prod"]}), "b c", "a"),
+        ];
+        for (more, near, apart) in rows {
+            assert_eq!(fits_with("podAffinity", more.clone()), near, "{more}");
+            assert_eq!(fits_with("podAntiAffinity", more.clone()), apart, "{more}");
+        }
+    }
 }

@@ -67,5 +67,13 @@ mod tests {
         check_one("a=1:NoSchedule", json!([{"operator": "Exists"}]), true);
         check_one("a=1:NoSchedule", json!([{"operator": "Exists", "effect": "NoExecute"}]), false);
         check_one("a=:NoSchedule", json!([{"key": "a"}]), true);
+        check_one("a=1:NoSchedule", json!([{"key": "a"}]), false); // No value is the empty one.
+        check_one("a=1:NoSchedule", json!([{"key": "a", "operator": "Equal", "value": "1", "effect": "NoSchedule"}]), true);
+        check_one("a=1:NoExecute", json!([{"key": "a", "operator": "Equal", "value": "1", "effect": "NoSchedule"}]), false);
+        check_one("a=1:NoSchedule", json!([{"key": "b", "operator": "Exists"}]), false);
+        check_one("a=1:NoSchedule", json!([{"key": "a", "operator": "Near", "value": "1"}]), false);
+        check_one("a=1:NoSchedule", json!([{"key": "b", "operator": "Exists"}, {"key": "a", "operator": "Exists"}]), true);
+        // How long it may stay says nothing about whether it may come.
+        check_one("a=1:NoExecute", json!([{"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 0}]), true);
     }
 }

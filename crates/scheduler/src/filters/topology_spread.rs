@@ -268,4 +268,34 @@ mod tests {
         wanted["metadata"]["labels"]["hash"] = json!("2");
         assert_eq!(fits(&cluster, &pod(wanted)), "a");
     }
+
+    #[test]
+    fn every_field_in_combination() {
+        // Fewer domains than wanted count as empty; as many or more do not.
+        let wide = |domains: Value, skew: i64| web(json!([over("zone", json!({"minDomains": domains, "maxSkew": skew}))]));
+        check_table(wide(Value::Null, 1), "a:1 x:1", "a b x y");
+        check_table(wide(json!(1), 1), "a:1 x:1", "a b x y");
+        check_table(wide(json!(2), 1), "a:1 x:1", "a b x y");
+        check_table(wide(json!(3), 1), "a:1 x:1", "");
+        check_table(wide(json!(3), 2), "a:1 x:2", "a b");
+        check_table(wide(json!(3), 1), "", "a b x y");
+        // Domains that the pod's own selector excludes are none.
+        let mut selected = wide(json!(2), 1);
+        selected["spec"]["nodeSelector"] = json!({"zone": "1"});
+        check_table(selected.clone(), "a:1", "");
+        selected["spec"]["topologySpreadConstraints"][0]["nodeAffinityPolicy"] = json!("Ignore");
+        check_table(selected, "a:1", "");
+        let mut honored = wide(json!(1), 1);
+        honored["spec"]["nodeSelector"] = json!({"zone": "1"});
+        check_table(honored.clone(), "a:5", "a b");
+        honored["spec"]["topologySpreadConstraints"][0]["nodeAffinityPolicy"] = json!("Honor");
+        check_table(honored.clone(), "a:5", "a b");
+        honored["spec"]["topologySpreadConstraints"][0]["nodeAffinityPolicy"] = json!("Ignore");
+        check_table(honored, "a:5", "");
+        // What the pod itself has not cannot narrow whom it counts.
+        let mut keyed = web(json!([over("zone", json!({"matchLabelKeys": ["none"]}))]));
+        check_table(keyed.clone(), "a:1", "x y");
+        keyed["metadata"]["labels"]["none"] = json!("1");
+        check_table(keyed, "a:1", "a b x y"); // Nobody else has that.
+    }
 }
