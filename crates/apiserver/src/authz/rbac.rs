@@ -3,7 +3,7 @@
 //! Invariant: the index is rebuilt when, and only when, a role or binding changed. Aggregated cluster roles have the
 //! union of the roles that they select, whether or not a controller has written it down.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use api::selector::LabelSelector;
@@ -236,33 +236,48 @@ pub fn rules_of(role: &Value) -> Vec<Rule> {
     role.get("rules").and_then(|rules| Vec::<Rule>::deserialize(rules).ok()).unwrap_or_default()
 }
 
-/// The union of what an aggregated role selects; None for other roles.
+/// The union of what an aggregated role selects, in order of names; None for other roles.
 pub fn aggregated(role: &Value, all: &[Value]) -> Option<Vec<Rule>> {
+    selectors_of(role)?;
+    let mut rules = Vec::new();
+    gather(role, all, &mut BTreeSet::new(), &mut rules);
+    Some(rules)
+}
+
+fn selectors_of(role: &Value) -> Option<Vec<LabelSelector>> {
     let selectors = role["aggregationRule"]["clusterRoleSelectors"].as_array()?;
-    let selectors: Vec<LabelSelector> =
-        selectors.iter().filter_map(|selector| LabelSelector::from_json(selector).ok()).collect();
-    let mut found: BTreeMap<String, &Value> = BTreeMap::new();
-    for candidate in all.iter().filter(|candidate| name(candidate) != name(role)) {
-        let labels = &candidate["metadata"]["labels"];
-        if selectors.iter().any(|selector| selector.matches_with(|key| labels.get(key).and_then(Value::as_str))) {
-            found.insert(name(candidate), candidate);
-        }
+    Some(selectors.iter().filter_map(|selector| LabelSelector::from_json(selector).ok()).collect())
+}
+
+/// One that is aggregated itself counts with what it selects. Roles may select each other: each is `met` once.
+fn gather<'a>(role: &'a Value, all: &'a [Value], met: &mut BTreeSet<&'a str>, rules: &mut Vec<Rule>) {
+    if !met.insert(role["metadata"]["name"].as_str().unwrap_or("")) {
+        return;
     }
-    let mut rules: Vec<Rule> = Vec::new();
-    for candidate in found.into_values() {
-        // One that is aggregated itself counts with what it selects.
-        for rule in aggregated(candidate, all).unwrap_or_else(|| rules_of(candidate)) {
+    let Some(selectors) = selectors_of(role) else {
+        for rule in rules_of(role) {
             if !rules.contains(&rule) {
                 rules.push(rule);
             }
         }
+        return;
+    };
+    let is_selected = |candidate: &&Value| {
+        let labels = &candidate["metadata"]["labels"];
+        selectors.iter().any(|selector| selector.matches_with(|key| labels.get(key).and_then(Value::as_str)))
+    };
+    let mut found: Vec<&Value> = all.iter().filter(is_selected).collect();
+    found.sort_by_key(|candidate| candidate["metadata"]["name"].as_str());
+    for candidate in found {
+        gather(candidate, all, met, rules);
     }
-    Some(rules)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
     use crate::admission_chain::Question;
 
     fn rule(verbs: &str, groups: &str, resources: &str, names: &str) -> Rule {
@@ -301,5 +316,31 @@ mod tests {
         let path = Asked::Path { verb: "get", path: "/healthz/ping" };
         let urls = Rule { verbs: vec!["get".into()], non_resource_urls: vec!["/healthz/*".into()], ..Rule::default() };
         assert!(urls.allows(&path) && !Rule::everything().allows(&path));
+    }
+
+    /// Also where roles select each other, or themselves.
+    #[test]
+    fn aggregated_roles_have_what_they_select() {
+        let role = |name: &str, labels: &[&str], selects: Option<&str>, verb: &str| {
+            let labels: serde_json::Map<String, Value> = labels.iter().map(|label| ((*label).to_owned(), "true".into())).collect();
+            let mut role = json!({"metadata": {"name": name, "labels": labels},
+                "rules": [{"verbs": [verb], "apiGroups": [""], "resources": ["pods"]}]});
+            if let Some(label) = selects {
+                role["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {label: "true"}}]});
+            }
+            role
+        };
+        let all = [
+            role("one", &["to-two", "to-one"], Some("to-one"), "stale"),
+            role("two", &["to-one"], Some("to-two"), "stale"),
+            role("a", &["to-one"], None, "get"),
+            role("b", &["to-two"], None, "list"),
+            role("c", &[], None, "watch"),
+        ];
+        let verbs = |at: usize| {
+            let rules = aggregated(&all[at], &all)?;
+            Some(rules.into_iter().map(|rule| rule.verbs.concat()).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!((verbs(0).as_deref(), verbs(1).as_deref(), verbs(2)), (Some("get list"), Some("list get"), None));
     }
 }
