@@ -73,29 +73,24 @@ fn compare_stage(a: &Pod, b: &Pod) -> Ordering {
         .then_with(|| pods::is_ready(a).cmp(&pods::is_ready(b)))
 }
 
-/// Ready for less time, then more restarts, then younger.
+/// Ready for less time, then more restarts, then younger, then by uid, which is random. The original asks for the uid as
+/// soon as different times are of one magnitude, which is no order of ten thousand pods that one could sort by.
 fn compare_age(a: &Pod, b: &Pod, now: Timestamp) -> Ordering {
-    if pods::is_ready(a) && pods::is_ready(b) {
-        let order = compare_times(ready_since(a), ready_since(b), now, a, b);
-        if order != Ordering::Equal {
-            return order;
-        }
-    }
-    restarts(b).cmp(&restarts(a)).then_with(|| {
-        compare_times(a.metadata.creation_timestamp.as_ref(), b.metadata.creation_timestamp.as_ref(), now, a, b)
-    })
+    let both_ready = pods::is_ready(a) && pods::is_ready(b);
+    let by_readiness = if both_ready { compare_times(ready_since(a), ready_since(b), now) } else { Ordering::Equal };
+    by_readiness
+        .then_with(|| restarts(b).cmp(&restarts(a)))
+        .then_with(|| compare_times(a.metadata.creation_timestamp.as_ref(), b.metadata.creation_timestamp.as_ref(), now))
+        .then_with(|| a.metadata.uid.cmp(&b.metadata.uid))
 }
 
-/// The later (or missing) time first; times of one magnitude are ordered by uid, which is random.
-fn compare_times(a: Option<&Time>, b: Option<&Time>, now: Timestamp, pod_a: &Pod, pod_b: &Pod) -> Ordering {
+/// The later (or missing) time first, by magnitude.
+fn compare_times(a: Option<&Time>, b: Option<&Time>, now: Timestamp) -> Ordering {
     match (a, b) {
         (None, None) => Ordering::Equal,
         (None, Some(_)) => Ordering::Less,
         (Some(_), None) => Ordering::Greater,
-        (Some(a), Some(b)) if a == b => Ordering::Equal,
-        (Some(a), Some(b)) => magnitude(a, now)
-            .cmp(&magnitude(b, now))
-            .then_with(|| pod_a.metadata.uid.cmp(&pod_b.metadata.uid)),
+        (Some(a), Some(b)) => magnitude(a, now).cmp(&magnitude(b, now)),
     }
 }
 
