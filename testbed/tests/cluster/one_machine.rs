@@ -257,18 +257,18 @@ fn a_killed_server_finds_its_containers_again() {
     cluster.kubectl("rollout status deployment/nginx-deployment --timeout=60s");
     const STATE: &str = "get pods -l app=nginx -o jsonpath={range.items[*]}{.metadata.name}/{.status.containerStatuses[0].containerID}/{.status.containerStatuses[0].restartCount},{end}";
     let before = cluster.kubectl(STATE);
-    let pids = processes("nginx: master");
+    let pids = processes(&cluster, "nginx: master");
     assert_eq!(pids.len(), 3, "{pids:?}");
     cluster.kill_server().expect("is killed");
-    assert_eq!(processes("nginx: master"), pids, "containers outlive the server");
+    assert_eq!(processes(&cluster, "nginx: master"), pids, "containers outlive the server");
     cluster.start_server().expect("starts again");
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(cluster.kubectl(STATE), before);
-    assert_eq!(processes("nginx: master"), pids);
+    assert_eq!(processes(&cluster, "nginx: master"), pids);
     cluster.kubectl("exec deployment/nginx-deployment -- true");
     cluster.kubectl("delete deployment nginx-deployment");
     let end = Instant::now() + SOON;
-    while !processes("nginx: master").is_empty() {
+    while !processes(&cluster, "nginx: master").is_empty() {
         assert!(Instant::now() < end, "deleted containers must end");
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -369,23 +369,33 @@ impl Load {
 }
 
 /// Pids of processes whose command line starts with this.
-fn processes(command: &str) -> Vec<u32> {
+/// Those of this cluster's containers that run such a command.
+fn processes(cluster: &Cluster, command: &str) -> Vec<u32> {
+    let group = format!("/coracle-{}/", instance(cluster));
+    let is_ours = |pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(&group))
+            && fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(command.as_bytes()))
+    };
     let mut pids: Vec<u32> = fs::read_dir("/proc")
         .expect("lists")
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(command.as_bytes())))
+        .filter(is_ours)
         .collect();
     pids.sort_unstable();
     pids
 }
 
+/// What names everything of this cluster in the kernel.
+fn instance(cluster: &Cluster) -> String {
+    let data_dir = cluster.data_dir.display().to_string();
+    let hash = data_dir.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{hash:08x}")
+}
+
 /// Everything in the kernel that carries this cluster's name.
 fn left_behind(cluster: &Cluster) -> Vec<String> {
     let data_dir = cluster.data_dir.display().to_string();
-    let instance = {
-        let hash = data_dir.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        format!("{hash:08x}")
-    };
+    let instance = instance(cluster);
     let output = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output().expect("runs");
         String::from_utf8_lossy(&output.stdout).into_owned()
