@@ -28,7 +28,8 @@ install_missing() {
 # Debian 12's own cargo is too old for this project.
 install_rust() {
     local wanted=90 found
-    found=$(cargo --version 2>/dev/null | sed -n 's/^cargo 1\.\([0-9]*\)\..*/\1/p')
+    # Without cargo, or with a rustup that has no toolchain yet, the question itself fails.
+    found=$(cargo --version 2>/dev/null | sed -n 's/^cargo 1\.\([0-9]*\)\..*/\1/p') || found=0
     [ "${found:-0}" -ge "$wanted" ] && return
     say "installing Rust"
     curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -q --profile minimal
