@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use client::{Change, EventRecorder, EventType, Informer, ObjectKey, Patch};
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -44,6 +44,7 @@ pub(crate) struct Jobs {
     context: Arc<Context>,
     recorder: EventRecorder,
     jobs: Arc<Informer<Job>>,
+    namespaces: Arc<Informer<Namespace>>,
     pods: Arc<Informer<Pod>>,
     /// The backoff of a Job by uid: failures since the last success and when the last of them was seen.
     failures: Mutex<HashMap<String, plan::Backoff>>,
@@ -64,6 +65,7 @@ impl Jobs {
             context: context.clone(),
             recorder: context.recorder("job-controller"),
             jobs: context.informer(),
+            namespaces: context.informer(),
             pods,
             failures: Mutex::new(HashMap::new()),
         }
@@ -114,6 +116,11 @@ impl Jobs {
         pod.metadata.deletion_timestamp.is_none() && job.is_some_and(|job| adopts(&job))
     }
 
+    fn namespace_ends(&self, namespace: &str) -> bool {
+        let found = self.namespaces.get(&ObjectKey::cluster(namespace.to_owned()));
+        found.is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some())
+    }
+
     fn owner_is_gone(&self, key: &ObjectKey, uid: &str) -> bool {
         self.jobs.get(key).is_none_or(|job| job.metadata.uid.as_deref() != Some(uid))
     }
@@ -148,6 +155,14 @@ impl Controller for Jobs {
     fn watch(&self, queue: &Queue) {
         let own = queue.clone();
         self.jobs.subscribe(move |change: &Change<Job>| own.add(ObjectKey::of(&change.object().metadata)));
+        let (jobs, ending) = (self.jobs.clone(), queue.clone());
+        self.namespaces.subscribe(move |change: &Change<Namespace>| {
+            let metadata = &change.object().metadata;
+            if metadata.deletion_timestamp.is_some() {
+                let jobs = jobs.list_namespace(metadata.name.as_deref().unwrap_or_default());
+                jobs.iter().for_each(|job| ending.add(ObjectKey::of(&job.metadata)));
+            }
+        });
         let orphaned = queue.clone();
         self.pods.subscribe(move |change: &Change<Pod>| {
             let pod = change.object();
@@ -202,9 +217,9 @@ impl Controller for Jobs {
         job = self.write_status(job, &plan.counted).await?;
         self.tell(&job, &plan);
         withdrawn?;
-        if self.act(&job, &plan).await? == Acted::InVain {
-            // No pod will ever take the place of one that is kept to remember its failures, and the namespace waits
-            // for that one to go.
+        // With a namespace that ends no pod will ever take the place of one that is kept to remember its failures, and
+        // the namespace waits for that one to go; of a suspended Job, too, which makes none anyway.
+        if self.act(&job, &plan).await? == Acted::InVain || self.namespace_ends(&key.namespace) {
             let mut ended = self.pods.owned_by(job.metadata.uid.as_deref().unwrap_or_default());
             ended.retain(|pod| pod::is_tracked(pod) && (pods::is_finished(pod) || pods::is_terminating(pod)));
             self.release_all(&ended).await?;
