@@ -81,6 +81,30 @@ fn a_job_counts_what_it_adopts_and_lets_go_of_what_it_loses() {
     });
 }
 
+/// A pod that remembers how often its index has failed waits for one that takes its place. In a namespace that ends,
+/// under a Job that makes none, it would wait for ever.
+#[test]
+fn a_namespace_ends_whatever_a_suspended_job_remembers() {
+    scenario(async |api| {
+        api.cluster.add_node(NodeConfig::named("n"));
+        api.create("/api/v1/namespaces", json!({"metadata": {"name": "team"}})).await;
+        let jobs = "/apis/batch/v1/namespaces/team/jobs";
+        let mut failing = job(2, 1_000);
+        failing["spec"]["completionMode"] = "Indexed".into();
+        failing["spec"]["backoffLimitPerIndex"] = json!(20);
+        failing["spec"]["template"]["metadata"]["annotations"]["sim.coracle/exit-code"] = "1".into();
+        api.create(jobs, failing).await;
+        let pods = "/api/v1/namespaces/team/pods";
+        api.until_items(pods, 2, |pod| pod["status"]["phase"] == "Failed").await;
+        api.patch(&format!("{jobs}/j"), json!({"spec": {"suspend": true}})).await;
+        api.seconds(60).await;
+        let kept = api.items(pods).await;
+        assert!(kept.iter().any(|pod| pod["metadata"]["finalizers"] == json!([TRACKING])), "{kept:?}");
+        api.delete("/api/v1/namespaces/team", None).await;
+        api.until_gone("/api/v1/namespaces/team").await;
+    });
+}
+
 #[test]
 fn what_was_announced_and_did_not_happen_is_taken_back() {
     scenario(async |api| {
