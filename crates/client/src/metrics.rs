@@ -48,13 +48,13 @@ pub(crate) struct QueueNumbers {
 /// None: the queue is gone.
 type Ask = Box<dyn Fn() -> Option<QueueNumbers> + Send>;
 
-static QUEUES: Mutex<Vec<(&'static str, Ask)>> = Mutex::new(Vec::new());
+/// By name. Of two by one name (a turn that ends, a cluster beside), the later is told of: nothing is kept for each of
+/// the many clusters that a simulation starts.
+static QUEUES: Mutex<BTreeMap<&'static str, Ask>> = Mutex::new(BTreeMap::new());
 static HOSTS: Mutex<BTreeMap<String, Arc<Host>>> = Mutex::new(BTreeMap::new());
 
 pub(crate) fn tell_of(name: &'static str, ask: Ask) {
-    let mut queues = QUEUES.lock();
-    queues.retain(|(_, ask)| ask().is_some());
-    queues.push((name, ask));
+    QUEUES.lock().insert(name, ask);
 }
 
 /// Everything here, as Prometheus reads it.
@@ -65,7 +65,6 @@ pub fn print(out: &mut String) {
 fn print_queues(out: &mut String) -> std::fmt::Result {
     let mut all: BTreeMap<&'static str, QueueNumbers> = BTreeMap::new();
     for (name, ask) in QUEUES.lock().iter() {
-        // Of two by one name (a turn that ends, a cluster beside), the later is told of.
         if let Some(numbers) = ask() {
             all.insert(name, numbers);
         }
